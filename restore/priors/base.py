@@ -1,0 +1,64 @@
+"""What a prior is: a denoiser `D(x, sigma) = E[x0 | x0 + sigma n = x]`, and nothing more.
+
+The score follows by Tweedie's formula, `(D(x, sigma) - x) / sigma**2` (Robbins 1956; Efron 2011, eq. 1.4).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class Denoiser(nn.Module, ABC):
+    """`D(x, sigma)`: the posterior mean of a clean signal given a copy with white Gaussian noise of std `sigma`.
+
+    Attributes:
+        shape: shape of one signal, `(C, *spatial)`; an entry is `None` where any size is accepted.
+        sigma_min, sigma_max: the noise levels (signal units) between which the denoiser may be trusted;
+            ladders are clipped to them.
+    """
+
+    shape: tuple[int | None, ...]
+    sigma_min: float
+    sigma_max: float
+
+    @abstractmethod
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """Denoise `x` of shape `(B, C, *spatial)`; `sigma` is a scalar or has one entry per row, shape `(B,)`."""
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Whether one signal of this shape (no batch axis) fits."""
+        return len(shape) == len(self.shape) and all(
+            w is None or w == s for w, s in zip(self.shape, shape, strict=True)
+        )
+
+
+class Rescaled(Denoiser):
+    """A prior learnt in other units: `D'(x, s) = (D(a x + b, a s) - b) / a` with `a = scale`, `b = shift`.
+
+    `Rescaled(prior, scale=2, shift=-1)` serves pictures in `[0, 1]` with a prior learnt on `[-1, 1]`.
+    """
+
+    def __init__(self, prior: Denoiser, scale: float, shift: float = 0.0):
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"scale must be positive, got {scale}")
+        self.prior, self.scale, self.shift = prior, float(scale), float(shift)
+        self.shape = prior.shape
+        self.sigma_min, self.sigma_max = prior.sigma_min / scale, prior.sigma_max / scale
+
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        return (self.prior(x * self.scale + self.shift, sigma * self.scale) - self.shift) / self.scale
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        return self.prior.accepts(shape)
+
+
+def per_row(sigma: Tensor | float, x: Tensor) -> Tensor:
+    """`sigma` as a tensor of shape `(B, 1, ..., 1)` or `(1, ..., 1)`, in the dtype and on the device of `x`."""
+    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
+    if sigma.numel() not in (1, x.shape[0]):
+        raise ValueError(f"sigma has {sigma.numel()} entries for a batch of {x.shape[0]}: give one, or one per row")
+    return sigma.reshape(-1, *(1,) * (x.ndim - 1))
