@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, JpegImagePlugin
 from skimage import data as pictures
 
 from restore.errors import FolderEmpty, InputError, OutputError
@@ -135,11 +136,12 @@ def test_png_is_read_exactly(tmp_path: Path, channels: int, dtype: type, interla
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_png_is_written_exactly(tmp_path: Path, channels: int, dtype: type) -> None:
+def test_png_is_written_exactly(tmp_path: Path, channels: int, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore.modalities.image_png._BLOCK_BYTES", 500)  # several blocks of rows
     text = png_chunk(b"gAMA", struct.pack(">I", 45455)) + png_chunk(b"tEXt", b"Title\0Ponte")
     extra = png_chunk(b"iCCP", b"p\0\0" + zlib.compress(ICC)) + text + png_chunk(b"eXIf", exif_block())
-    for size in SIZES:
-        x = samples((*size, channels), dtype)
+    photo = np.repeat(pictures.camera()[100:140, 200:223, None], channels, -1).astype(dtype)  # noise uses no filter
+    for x in (*(samples((*size, channels), dtype) for size in SIZES), photo, photo * 0 + 9):
         (tmp_path / "a.png").write_bytes(png_encoded(x, extra))
         picture = read_picture(tmp_path / "a.png")
         assert (picture.icc, picture.exif, picture.notes) == (ICC, exif_block(), ())
@@ -246,6 +248,8 @@ def test_jpeg_webp_bmp_round_trip(tmp_path: Path, suffix: str, mode: str) -> Non
     back = read_picture(tmp_path / f"b{suffix}")
     if suffix == ".jpg":  # lossy: close, with the metadata byte for byte
         assert np.sqrt(np.mean((picture.data - back.data) ** 2)) < 0.008
+        with Image.open(tmp_path / "b.jpg") as written:
+            assert mode == "L" or JpegImagePlugin.get_sampling(written) == 0  # 4:4:4
         back = replace(back, data=picture.data)
     same(picture, back)
     assert suffix == ".bmp" or (picture.icc, picture.exif) == (ICC, exif_block())
@@ -427,6 +431,10 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     like = Picture(Path("a.png"), np.zeros((3, 8, 6), np.float32), None, "PNG", "uint8")
     write_picture(tmp_path / "a.png", like.data, like)
     before = (tmp_path / "a.png").read_bytes()
+    with open(tmp_path / "a.png", "rb") as reader:  # whoever reads the old file meanwhile reads all of it
+        write_picture(tmp_path / "a.png", like.data, like)
+        assert reader.read() == before
+        assert not os.path.samestat(os.fstat(reader.fileno()), os.stat(tmp_path / "a.png"))
 
     def broken(*_: object) -> bytes:
         raise KeyboardInterrupt
@@ -459,3 +467,28 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 def test_torch_is_not_needed_to_judge_a_file() -> None:
     code = "import sys, restore.modalities.image; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tiff_with_white_as_zero_and_with_associated_alpha(tmp_path: Path) -> None:
+    x = samples((6, 5), np.uint8)
+    tifffile.imwrite(tmp_path / "white.tif", x, photometric="miniswhite")
+    picture = read_picture(tmp_path / "white.tif")
+    np.testing.assert_array_equal(picture.data[0], (255 - x).astype(np.float32) / np.float32(255))
+    write_picture(tmp_path / "b.tif", picture.data, picture)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), x)
+    alpha = np.array([[0, 51, 255]], np.uint8)
+    rgba = np.stack([alpha // 3] * 3 + [alpha], -1)
+    tifffile.imwrite(tmp_path / "associated.tif", rgba, photometric="rgb", extrasamples=["assocalpha"])
+    picture = read_picture(tmp_path / "associated.tif")
+    write_picture(tmp_path / "c.tif", picture.data, picture)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "c.tif"), rgba)
+    write_picture(tmp_path / "c.png", picture.data, picture)  # PNG wants the colours themselves: 17/51 = 85/255
+    np.testing.assert_array_equal(png_decoded((tmp_path / "c.png").read_bytes())[0, :, 0], [0, 85, 85])
+
+
+def test_reduced_copies_in_a_tiff_are_passed_over(tmp_path: Path) -> None:
+    x = samples((16, 12), np.uint16)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(x, photometric="minisblack", metadata=None)
+        tif.write(x[::2, ::2], photometric="minisblack", subfiletype=1, metadata=None)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").data[0], x.astype(np.float32) / np.float32(65535))
