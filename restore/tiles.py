@@ -108,6 +108,8 @@ class Spool:
 class Canvas:
     """Blends tiles of several draws into whole pictures, their mean and their spread, holding one strip in memory.
 
+    The spread is `(1, H, W)`: the standard deviation over the draws, as root mean square over the channels.
+
     Tiles come row by row, from the top. Call `finish_above(row)` when no later tile will touch the rows above it.
 
     Args:
@@ -120,7 +122,7 @@ class Canvas:
         self.shape, self.top = shape, 0
         self.strip = np.zeros((draws, shape[0], 0, shape[2]), np.float32)
         self.samples = [Spool(shape, folder) for _ in range(draws if draws > 1 else 0)]
-        self.mean, self.std = Spool(shape, folder), Spool(shape, folder)
+        self.mean, self.std = Spool(shape, folder), Spool((1, *shape[1:]), folder)
 
     def add(self, samples: np.ndarray, row: Span, column: Span) -> None:
         """Add a tile, `(draws, C, h, w)`."""
@@ -135,7 +137,8 @@ class Canvas:
         done, self.strip = np.split(self.strip, [row - self.top], axis=2)
         self.strip, self.top = self.strip.copy(), row
         self.mean.append(done.mean(0))
-        self.std.append(done.std(0, ddof=1) if len(done) > 1 else np.zeros_like(done[0]))
+        variance = done.var(0, ddof=1) if len(done) > 1 else np.zeros_like(done[0])
+        self.std.append(np.sqrt(variance.mean(0, keepdims=True)))
         for spool, sample in zip(self.samples, done, strict=False):
             spool.append(sample)
 
