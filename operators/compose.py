@@ -1,0 +1,183 @@
+"""Operators made of operators: composition, vertical and horizontal stacks. They use the structure of their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from operators.base import LinearOperator, Operator, Shape, ShapeError, check_weights
+from operators.linalg import SVD, cg
+
+
+def _size(shape: Shape) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _check_chain(outer: Operator, inner: Operator) -> None:
+    if inner.oshape != outer.ishape:
+        raise ShapeError(
+            f"{type(outer).__name__} @ {type(inner).__name__}: the inner operator gives {inner.oshape}, "
+            f"the outer one takes {outer.ishape}"
+        )
+
+
+class Chain(Operator):
+    """`outer(inner(x))` where at least one of the two is not linear."""
+
+    def __init__(self, outer: Operator, inner: Operator):
+        _check_chain(outer, inner)
+        super().__init__(inner.ishape, outer.oshape)
+        self.outer, self.inner = outer, inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer.forward(self.inner.forward(x))
+
+
+def compose(outer: LinearOperator, inner: LinearOperator) -> LinearOperator:
+    """`outer @ inner`, re-associated so that a closed form of the two innermost or outermost parts is found."""
+    _check_chain(outer, inner)
+    if isinstance(outer, Compose):
+        return compose(outer.outer, compose(outer.inner, inner))
+    return Compose(outer, inner)
+
+
+class Compose(LinearOperator):
+    """`A @ B`. Where `A` or `B` is a multiple of a rotation, `solve`, `pinv` and `svd` are those of the other part."""
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator):
+        _check_chain(outer, inner)
+        super().__init__(inner.ishape, outer.oshape)
+        self.outer, self.inner = outer, inner
+        if outer.gram is not None and inner.gram is not None:
+            self.gram = outer.gram * inner.gram
+        self._isometry = outer.gram if _size(outer.ishape) == _size(outer.oshape) else None  # c with A'A = c I
+        self._rotation = inner.gram if _size(inner.ishape) == _size(inner.oshape) else None  # c with B'B = c I
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer.forward(self.inner.forward(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
+        check_weights(alpha, beta)
+        if self.gram is None and self._isometry is not None:
+            return self.inner.solve(b, alpha * self._isometry, beta)
+        if self.gram is None and self._rotation is not None:
+            c = self._rotation
+            return self.inner.adjoint(self.outer.solve(self.inner.forward(b), alpha * c, beta)) / c
+        return super().solve(b, alpha, beta)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        if self.gram is None and self._isometry is not None:
+            return self.inner.pinv(self.outer.adjoint(y)) / self._isometry
+        if self.gram is None and self._rotation is not None:
+            return self.inner.adjoint(self.outer.pinv(y)) / self._rotation
+        return super().pinv(y)
+
+    def svd(self) -> SVD | None:
+        if self.gram is None and self._isometry is not None:
+            return self._rotated(self.inner.svd(), self._isometry**0.5, outer=True)
+        if self.gram is None and self._rotation is not None:
+            return self._rotated(self.outer.svd(), self._rotation**0.5, outer=False)
+        return super().svd()
+
+    def _rotated(self, part: SVD | None, root: float, *, outer: bool) -> SVD | None:
+        """The SVD of one part carried through the other, which is `root` times a rotation."""
+        if part is None:
+            return None
+        if outer:
+            U = lambda z: self.outer.forward(part.U(z)) / root  # noqa: E731
+            Ut = lambda y: part.Ut(self.outer.adjoint(y)) / root  # noqa: E731
+            return SVD(part.s * root, U, Ut, part.V, part.Vt)
+        V = lambda z: self.inner.adjoint(part.V(z)) / root  # noqa: E731
+        Vt = lambda x: part.Vt(self.inner.forward(x)) / root  # noqa: E731
+        return SVD(part.s * root, part.U, part.Ut, V, Vt)
+
+
+class Pack:
+    """Several tensors as one: joined along the channels when their spatial sizes agree, else flattened and joined."""
+
+    def __init__(self, shapes: Sequence[Shape]):
+        self.shapes = [tuple(s) for s in shapes]
+        self.by_channel = len({s[1:] for s in self.shapes}) == 1
+        self.sizes = [s[0] if self.by_channel else _size(s) for s in self.shapes]
+        self.shape: Shape = (sum(self.sizes), *(self.shapes[0][1:] if self.by_channel else ()))
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([p if self.by_channel else p.flatten(1) for p in parts], dim=1)
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        parts = x.split(self.sizes, dim=1)
+        return [p.reshape(p.shape[0], *s) for p, s in zip(parts, self.shapes, strict=True)]
+
+
+class VStack(LinearOperator):
+    """Several measurements of one signal, `y = (A_1 x, ..., A_k x)`.
+
+    Raises:
+        ShapeError: the operators take signals of different shapes.
+    """
+
+    def __init__(self, *operators: LinearOperator):
+        if len({a.ishape for a in operators}) != 1:
+            raise ShapeError(f"VStack needs operators of one input shape, got {[a.ishape for a in operators]}")
+        pack = Pack([a.oshape for a in operators])
+        super().__init__(operators[0].ishape, pack.shape)
+        self.parts: Iterable[LinearOperator] = nn.ModuleList(operators)  # type: ignore[assignment]
+        self.pack = pack
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pack.join([a.forward(x) for a in self.parts])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return torch.stack([a.adjoint(v) for a, v in zip(self.parts, self.pack.split(y), strict=True)]).sum(0)
+
+
+class HStack(LinearOperator):
+    """A sum of sources, `y = A_1 x_1 + ... + A_k x_k`, with `x = (x_1, ..., x_k)` packed.
+
+    `HStack(A, Identity(A.oshape))` is the operator of structured noise: its second source is the noise itself.
+
+    Raises:
+        ShapeError: the operators give data of different shapes.
+    """
+
+    def __init__(self, *operators: LinearOperator):
+        if len({a.oshape for a in operators}) != 1:
+            raise ShapeError(f"HStack needs operators of one output shape, got {[a.oshape for a in operators]}")
+        pack = Pack([a.ishape for a in operators])
+        super().__init__(pack.shape, operators[0].oshape)
+        self.parts: Iterable[LinearOperator] = nn.ModuleList(operators)  # type: ignore[assignment]
+        self.pack = pack
+        grams = [a.gram for a in operators if a.gram is not None]
+        if len(grams) == len(operators):
+            self.gram = sum(grams)
+        self._others = sum(grams) if len(grams) == len(operators) - 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([a.forward(v) for a, v in zip(self.parts, self.pack.split(x), strict=True)]).sum(0)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.pack.join([a.adjoint(y) for a in self.parts])
+
+    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
+        check_weights(alpha, beta)
+        if self._others is None:
+            return super().solve(b, alpha, beta)
+        # H H' = A A' + c I, with A the one part that is not a tight frame: Woodbury in the data space, then
+        # (alpha A A' + g I)^-1 v = (v - alpha A (alpha A'A + g I)^-1 A' v) / g.
+        hard = next(a for a in self.parts if a.gram is None)
+        g = beta + alpha * self._others
+        v = self.forward(b)
+        w = (v - alpha * hard.forward(hard.solve(hard.adjoint(v), alpha, g))) / g
+        return (b - alpha * self.adjoint(w)) / beta
+
+    def pinv(self, y: Tensor) -> Tensor:
+        if self.gram is not None:
+            return super().pinv(y)
+        # Data-space normal equations: fewer unknowns than the packed signal, and (H H') is well conditioned
+        # whenever one part is.
+        return self.adjoint(cg(lambda v: self.forward(self.adjoint(v)), y))

@@ -1,0 +1,105 @@
+"""Linear algebra shared by the operators: conjugate gradients, an implicit SVD, dense matrices for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class ConvergenceError(RuntimeError):
+    """An iterative solver stopped before it reached its tolerance."""
+
+
+@dataclass(frozen=True)
+class SVD:
+    """A thin, implicit singular value decomposition `A = U diag(s) V'`.
+
+    Attributes:
+        s: singular values, `(r,)`, float64, non-negative, in the order of the transforms (not sorted).
+        U, V: orthonormal columns: `(B, r) -> (B, *oshape)` and `(B, r) -> (B, *ishape)`.
+        Ut, Vt: their transposes: `(B, *oshape) -> (B, r)` and `(B, *ishape) -> (B, r)`.
+
+    What `V` does not span (`x - V(Vt(x))`) is in the null space of `A`.
+    """
+
+    s: Tensor
+    U: Callable[[Tensor], Tensor]
+    Ut: Callable[[Tensor], Tensor]
+    V: Callable[[Tensor], Tensor]
+    Vt: Callable[[Tensor], Tensor]
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each row, accumulated in float64: `(B, ...), (B, ...) -> (B,)`."""
+    return (a.flatten(1) * b.flatten(1)).sum(1, dtype=torch.float64)
+
+
+def norm(a: Tensor) -> Tensor:
+    """Euclidean norm of each row, accumulated in float64: `(B, ...) -> (B,)`."""
+    return dot(a, a).sqrt()
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Relative residual to ask of an iterative solver working in `dtype`."""
+    return 1e-10 if dtype == torch.float64 else 1e-5
+
+
+def cg(matvec: Callable[[Tensor], Tensor], b: Tensor, *, tol: float | None = None, max_iter: int = 1000) -> Tensor:
+    """Solve `M x = b` for a symmetric positive (semi-)definite `M`, each row of the batch on its own.
+
+    Started from zero, so for a singular but consistent system the answer is the minimum-norm solution.
+
+    Args:
+        matvec: `M`, mapping `(B, ...)` to `(B, ...)`.
+        b: right-hand sides, `(B, ...)`.
+        tol: relative residual `||b - M x|| / ||b||` to reach; `None` takes 1e-10 in float64 and 1e-5 otherwise.
+        max_iter: iterations after which the solver gives up.
+
+    Raises:
+        ConvergenceError: the tolerance was not reached, or `M` is seen not to be positive.
+
+    Source: Hestenes and Stiefel 1952.
+    """
+    tol = tolerance(b.dtype) if tol is None else tol
+
+    def column(v: Tensor) -> Tensor:
+        return v.to(b.dtype).reshape(-1, *(1,) * (b.ndim - 1))
+
+    x, r = torch.zeros_like(b), b.clone()
+    p, rr = r, dot(r, r)
+    target = rr * tol**2
+    for _ in range(max_iter):
+        active = rr > target
+        if not active.any():
+            return x
+        q = matvec(p)
+        curvature = dot(p, q)
+        if not bool((curvature[active] > 0).all()):  # also catches NaN
+            worst = curvature[active].min().item()
+            raise ConvergenceError(
+                f"conjugate gradients met a direction of curvature {worst:.3g}, where a positive matrix has only "
+                "positive ones: check that the operator's adjoint is its transpose and that alpha, beta >= 0"
+            )
+        step = torch.where(active, rr / torch.where(active, curvature, 1.0), 0.0)
+        x = x + column(step) * p
+        r = r - column(step) * q
+        rr_new = dot(r, r)
+        p = r + column(torch.where(active, rr_new / torch.where(active, rr, 1.0), 0.0)) * p
+        rr = rr_new
+    if bool((rr <= target).all()):
+        return x
+    reached = (rr / dot(b, b)).max().sqrt().item()
+    raise ConvergenceError(
+        f"conjugate gradients stopped after {max_iter} iterations at a relative residual of {reached:.2g}, "
+        f"wanted {tol:.1g}: the system is badly conditioned; raise beta (or lower alpha), work in float64, "
+        "or raise max_iter or tol"
+    )
+
+
+def dense(operator: Callable[[Tensor], Tensor], ishape: tuple[int, ...]) -> Tensor:
+    """The matrix of a linear map, `(m, n)` in float64, column by column: for tests and small exact computations."""
+    n = int(torch.Size(ishape).numel())
+    return operator(torch.eye(n, dtype=torch.float64).reshape(n, *ishape)).reshape(n, -1).T

@@ -1,0 +1,68 @@
+"""What is asked: data `y`, the operator that made them and the noise they carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from operators.base import LinearOperator, Operator
+from operators.noise import Gaussian, NoiseModel
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`y = A x + noise`.
+
+    Args:
+        y: what was measured and nothing else, real, `(1, *oshape)`, or `(B, *oshape)` for `B` equal-sized problems.
+        operator: `A`.
+        noise: the noise model, in the units of `y`.
+
+    Raises:
+        ValueError: `y` does not have the operator's output shape, is empty, complex, or holds NaN or infinities.
+    """
+
+    y: Tensor
+    operator: Operator
+    noise: NoiseModel
+
+    def __post_init__(self) -> None:
+        y, A = self.y, self.operator
+        if not y.is_floating_point():
+            raise ValueError(
+                f"y has dtype {y.dtype}: give real floating-point data (a complex number is two real channels)"
+            )
+        if tuple(y.shape[1:]) != A.oshape or y.ndim != len(A.oshape) + 1:
+            wanted = ", ".join(map(str, A.oshape))
+            raise ValueError(f"y has shape {tuple(y.shape)}, but {type(A).__name__} gives data of shape (B, {wanted})")
+        if y.numel() == 0:
+            raise ValueError("y is empty: nothing was measured, so there is nothing to restore from")
+        if not bool(torch.isfinite(y).all()):
+            bad = int((~torch.isfinite(y)).sum())
+            raise ValueError(f"y holds {bad} NaN or infinite values of {y.numel()}: leave them out with a Mask")
+
+    @property
+    def linear_gaussian(self) -> tuple[LinearOperator, float]:
+        """The operator and the noise std of a linear problem with Gaussian noise.
+
+        Raises:
+            TypeError: the operator is not linear or the noise is not Gaussian.
+        """
+        if not isinstance(self.operator, LinearOperator):
+            raise TypeError(f"a linear operator is needed here, got {type(self.operator).__name__}")
+        if not isinstance(self.noise, Gaussian):
+            raise TypeError(f"Gaussian noise is needed here, got {self.noise!r}")
+        return self.operator, self.noise.sigma
+
+    def data_fit(self, x: Tensor) -> Tensor:
+        """`||y - A x|| / (sigma sqrt(m))` of each row, `(B,)`: 1 for draws from the posterior, on average.
+
+        Raises:
+            TypeError: the noise is not Gaussian.
+        """
+        if not isinstance(self.noise, Gaussian):
+            raise TypeError(f"the data fit in units of sigma is defined for Gaussian noise, got {self.noise!r}")
+        r = (self.y - self.operator(x)).flatten(1)
+        return r.square().mean(1).sqrt() / self.noise.sigma

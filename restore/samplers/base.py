@@ -1,0 +1,114 @@
+"""What a sampler is: a ladder of noise levels and one pure step from each rung to the next."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from operators.base import LinearOperator, Operator
+from operators.noise import Gaussian
+from operators.random import Draws
+from restore.priors.base import Denoiser
+from restore.problem import Problem
+
+Callback = Callable[[int, int, float, Tensor], None]
+
+
+class SamplerError(RuntimeError):
+    """A sampler cannot do this problem, or its iteration left the finite numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(ABC):
+    """Draws from `p(x | y)` given a problem and a denoiser.
+
+    A subclass is one paper: its fields are the paper's hyperparameters, its class attributes say what it claims.
+
+    Attributes:
+        exact: whether the draws tend to the posterior as steps grow (tests hold it to the claim).
+        needs: the kind of operator required; `LinearOperator` implies Gaussian noise.
+        steps: rungs of the ladder.
+        sigma_max, sigma_min: first and last noise level of the ladder; `None` takes the prior's own.
+        rho: curvature of the ladder (Karras et al. 2022, eq. 5).
+    """
+
+    exact: ClassVar[bool]
+    needs: ClassVar[type[Operator]]
+
+    steps: int = 100
+    sigma_max: float | None = None
+    sigma_min: float | None = None
+    rho: float = 7.0
+
+    def ladder(self, prior: Denoiser) -> Tensor:
+        """Decreasing noise levels that end in 0, `(steps + 1,)`, float64, within the range of the prior.
+
+        Source: Karras et al. 2022, eq. 5.
+        """
+        top = min(self.sigma_max or prior.sigma_max, prior.sigma_max)
+        bottom = max(self.sigma_min or prior.sigma_min, prior.sigma_min)
+        ramp = torch.linspace(0, 1, self.steps, dtype=torch.float64)
+        sigmas = (top ** (1 / self.rho) + ramp * (bottom ** (1 / self.rho) - top ** (1 / self.rho))) ** self.rho
+        return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+    def init(self, problem: Problem, prior: Denoiser, rng: Draws) -> Any:
+        """The state at the top of the ladder: by default pure noise, `(B, *ishape)`."""
+        return float(self.ladder(prior)[0]) * rng.normal(problem.operator.ishape, like=problem.y)
+
+    @abstractmethod
+    def step(
+        self, x: Any, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws
+    ) -> Any:
+        """The state one rung lower. Pure: everything it needs is in its arguments."""
+
+    def signal(self, x: Any) -> Tensor:
+        """The signal `(B, *ishape)` in a state; a sampler whose state is more than `x` says where it is."""
+        return x
+
+    def check(self, problem: Problem, prior: Denoiser) -> None:
+        """Refuse, in words, a problem or a prior this sampler cannot serve.
+
+        Raises:
+            SamplerError: operator, noise or shape does not fit.
+        """
+        name, A = type(self).__name__, problem.operator
+        if not isinstance(A, self.needs):
+            raise SamplerError(
+                f"{name} needs a {self.needs.__name__}, got {type(A).__name__}: choose a sampler that needs only a "
+                "gradient, such as RED-diff or DPS"
+            )
+        if self.needs is LinearOperator and not isinstance(problem.noise, Gaussian):
+            raise SamplerError(f"{name} needs Gaussian noise, got {problem.noise!r}: choose RED-diff or DPS")
+        if not prior.accepts(A.ishape):
+            raise SamplerError(f"the prior takes signals of shape {prior.shape}, the operator has {A.ishape}")
+
+    @final
+    def __call__(
+        self, problem: Problem, prior: Denoiser, rng: Draws, callback: Callback | None = None
+    ) -> Tensor:
+        """Run the ladder: one draw per row of `rng`, `(B, *ishape)`.
+
+        Raises:
+            SamplerError: the problem does not fit, or a step gave NaN or infinities (named with step and sigma).
+        """
+        self.check(problem, prior)
+        ladder = self.ladder(prior).tolist()
+        with torch.no_grad():
+            x = self.init(problem, prior, rng)
+            for i, (sigma, sigma_next) in enumerate(pairwise(ladder)):
+                x = self.step(x, sigma, sigma_next, problem, prior, rng)
+                signal = self.signal(x)
+                if not bool(torch.isfinite(signal.sum())):
+                    raise SamplerError(
+                        f"{type(self).__name__} gave NaN or infinite values at step {i + 1} of {self.steps} "
+                        f"(sigma {sigma:.4g} -> {sigma_next:.4g}): the data, the noise level or a step size is off"
+                    )
+                if callback is not None:
+                    callback(i + 1, self.steps, sigma_next, signal)
+        return self.signal(x)
