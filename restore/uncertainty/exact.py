@@ -65,7 +65,9 @@ class Exactness:
         return {name: s for name, s in both.items() if not s.z <= tolerance}
 
 
-def exactness(draws: Tensor, posterior: GaussianMixture, *, level: float = 0.9, sets: int = 24, seed: int = 0) -> Exactness:
+def exactness(
+    draws: Tensor, posterior: GaussianMixture, *, level: float = 0.9, sets: int = 24, seed: int = 0
+) -> Exactness:
     """Compare draws with the exact posterior.
 
     Args:
