@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from restore import __version__
 from restore.engine import Outcome
 from restore.errors import InputError, OutputError
 from restore.files import atomic_write
@@ -68,7 +68,7 @@ def describe_request(request: Request) -> Record:
     kernel = request.settings["operator"].get("kernel")
     if isinstance(kernel, str) and Path(kernel).is_file():
         plain["kernel_sha256"] = sha256(Path(kernel))
-    plain["version"] = version("restore-posterior")
+    plain["version"] = __version__
     return json.loads(json.dumps(plain))
 
 

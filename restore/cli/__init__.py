@@ -6,6 +6,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from restore import __version__
+
 from .options import VERBS, UsageError, parser, suggestion
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -47,9 +49,7 @@ def _run(argv: list[str]) -> int:
         print(_overview())
         return DONE if argv else USAGE
     if argv[0] in ("-V", "--version"):
-        from importlib.metadata import version
-
-        print(version("restore-posterior"))
+        print(__version__)
         return DONE
     verb = argv[0]
     if verb not in VERBS:

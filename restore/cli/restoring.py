@@ -152,7 +152,7 @@ def _all(jobs: Sequence[Any], request: Any, options: argparse.Namespace, argv: l
         if options.__dict__.get("jobs", 1) == 1 or single
         else _side_by_side(jobs, request, options, argv, ref)
     )
-    done = skipped = 0
+    done, skipped, unread = 0, 0, failed
     for report in reports:
         if report.error is not None:
             failed += 1
@@ -164,7 +164,7 @@ def _all(jobs: Sequence[Any], request: Any, options: argparse.Namespace, argv: l
             print(as_json(report.record), flush=True)
         elif not options.quiet and not options.json:
             print("\n".join(report.lines), flush=True) if report.lines else None
-    if not options.quiet and not options.json and len(jobs) + failed > 1:
+    if not options.quiet and not options.json and len(jobs) + unread > 1:
         print(f"{done} restored, {skipped} already done, {failed} failed")
     return 1 if failed else 0
 
