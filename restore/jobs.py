@@ -19,9 +19,6 @@ from restore.priors.base import Denoiser
 from restore.samplers.base import Sampler, SamplerError
 from restore.tasks import Deblur, Denoise, Inpaint, Make, Task, Unrestorable, Upscale
 
-DEFAULT_DRAWS = 4
-
-
 @dataclass(frozen=True)
 class Request:
     """What is to be done to every picture of a command, as plain data.
@@ -31,6 +28,7 @@ class Request:
         settings: the composed settings.
         noise: standard deviation in the units of the file; `None` estimates it.
         mask, invert_mask: for `inpaint`: a picture, or a folder with a mask of each picture's name.
+        draws: how many; 0 is the posterior mean of denoising in one call of the prior.
         extras: whether samples, spread and panel are written.
         sigma: the noise level in [0, 1] units that a replayed run had; goes before `noise`.
     """
@@ -40,6 +38,7 @@ class Request:
     noise: float | None = None
     mask: Path | None = None
     invert_mask: bool = False
+    draws: int = 4
     extras: bool = False
     sigma: float | None = None
 
@@ -65,10 +64,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Tools:
-    """What the settings name, made once per process. `sampler` is `None` where the posterior mean takes one call."""
+    """What the settings name, made once per process."""
 
     prior: Denoiser
-    sampler: Sampler | None
+    sampler: Sampler
     make: Make
     device: torch.device
 
@@ -109,7 +108,6 @@ class Prepared:
     like: Picture
     copies: int
     sha256: str
-    draws: int
     notes: tuple[str, ...]
 
 
@@ -132,10 +130,9 @@ def prepare(job: Job, request: Request, tools: Tools) -> Prepared:
             raise Unrestorable(f"signals of shape {task.shape}", f"{tools.prior.shape} for this prior", "choose another")
     except Unrestorable as error:
         raise InputError(job.source, error.seen, error.wanted, error.cure) from error
-    draws = 1 if tools.sampler is None else request.settings["samples"] or DEFAULT_DRAWS
     if noise.sigma > tools.prior.sigma_max:
         notes.append(f"the noise is stronger than the prior was trained for (up to {tools.prior.sigma_max:g})")
-    return Prepared(job, task, noise, units, like, copies, sha256(job.source), draws, (*picture.notes, *notes))
+    return Prepared(job, task, noise, units, like, copies, sha256(job.source), (*picture.notes, *notes))
 
 
 def execute(prepared: Prepared, request: Request, tools: Tools, progress: Progress) -> Outcome:
@@ -149,8 +146,8 @@ def execute(prepared: Prepared, request: Request, tools: Tools, progress: Progre
             prepared.task,
             prepared.noise.sigma,
             tools.prior,
-            tools.sampler,
-            draws=prepared.draws,
+            tools.sampler if request.draws else None,
+            draws=max(request.draws, 1),
             seed=request.settings["seed"],
             file=int(prepared.sha256[:8], 16),
             device=tools.device,
@@ -211,7 +208,10 @@ def _task(data: np.ndarray, picture: Picture, job: Job, request: Request, make: 
         missing = mask_from_alpha(picture)
         like = replace(picture, alpha=np.where(missing, np.float32(1), picture.alpha))
         return Inpaint(data, make, missing), like
-    path = request.mask / job.relative if request.mask.is_dir() else request.mask
+    path = request.mask
+    if path.is_dir():
+        path /= job.relative
+        path = path if path.exists() else path.with_suffix(".png")
     return Inpaint(data, make, read_mask(path, data.shape[1:], request.invert_mask)), picture
 
 

@@ -6,6 +6,7 @@ names its checksum is finished, whenever and however the run that made it was st
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 from dataclasses import asdict, replace
@@ -20,7 +21,9 @@ from restore.engine import Outcome
 from restore.errors import InputError, OutputError
 from restore.files import atomic_write
 from restore.jobs import Job, Prepared, Request, pixels, sha256
+from restore.metrics import fitting, psnr
 from restore.modalities.image import FORMATS, write_picture
+from restore.priors.store import WEIGHTS, find_prior
 from restore.report import panel, std_map
 
 Record = dict[str, Any]
@@ -68,14 +71,24 @@ def describe_request(request: Request) -> Record:
     kernel = request.settings["operator"].get("kernel")
     if isinstance(kernel, str) and Path(kernel).is_file():
         plain["kernel_sha256"] = sha256(Path(kernel))
+    with contextlib.suppress(KeyError, OSError, ValueError):  # a prior of another kind has no file of weights
+        plain["prior_sha256"] = sha256(find_prior(request.settings["prior"]["name"]) / WEIGHTS)
     plain["version"] = __version__
     return json.loads(json.dumps(plain))
 
 
-def write(prepared: Prepared, outcome: Outcome, request: Request, argv: list[str], truth: np.ndarray | None) -> Record:
+def write(
+    prepared: Prepared,
+    outcome: Outcome,
+    request: Request,
+    device: torch.device,
+    argv: list[str],
+    truth: np.ndarray | None,
+) -> Record:
     """Write the picture, what was asked for beside it, and the record; returns the record.
 
     Args:
+        device: on which it was made.
         argv: what was typed.
         truth: the true picture in the units of the file, to score the result.
 
@@ -85,7 +98,7 @@ def write(prepared: Prepared, outcome: Outcome, request: Request, argv: list[str
     job = prepared.job
     files, notes = _extras(prepared, outcome, truth) if request.extras else ([], [])
     mean = pixels(prepared, outcome.canvas.mean.read())
-    psnr = None if truth is None else _psnr(job, mean, truth)
+    score = None if truth is None else psnr(mean, fitting(truth, mean.shape, job.source))
     record: Record = {
         "argv": ["restore", *argv],
         "request": describe_request(request),
@@ -98,7 +111,7 @@ def write(prepared: Prepared, outcome: Outcome, request: Request, argv: list[str
         "result": {
             "is": what_it_is(outcome.draws),
             "data_fit": outcome.data_fit,
-            "psnr": psnr,
+            "psnr": score,
             "nfe": outcome.nfe,
             "backward": outcome.backward,
             "draws": outcome.draws,
@@ -107,7 +120,7 @@ def write(prepared: Prepared, outcome: Outcome, request: Request, argv: list[str
         },
         "files": files,
         "machine": {
-            "device": request.settings["device"],
+            "device": str(device),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -142,6 +155,7 @@ def _extras(prepared: Prepared, outcome: Outcome, truth: np.ndarray | None) -> t
     mean = pixels(prepared, canvas.mean.read())
     shown.append((what_it_is(outcome.draws), _small(mean)))
     if truth is not None:
+        truth = fitting(truth, mean.shape, job.source)
         shown.append(("truth", _small(truth)))
         shown.append(("error of the mean", _small(_rms(mean - truth))[0]))
     del mean
@@ -150,12 +164,12 @@ def _extras(prepared: Prepared, outcome: Outcome, truth: np.ndarray | None) -> t
         notes.append(f"{std_map(spread, std)}; {HONESTLY}")
         files.append(spread.name)
         shown.append((f"standard deviation\n{HONESTLY}", _small(std)[0]))
-    for i, spool in enumerate(canvas.samples or [canvas.mean], 1):
+    for i, spool in enumerate(canvas.samples, 1):  # none for a single draw, which is the output itself
         path = job.beside(f"_sample-{i:02d}{job.output.suffix}")
         sample = pixels(prepared, spool.read())
         write_picture(path, sample, prepared.like)
         files.append(path.name)
-        if 1 < outcome.draws and i <= 2:
+        if i <= 2:
             shown.append((f"sample {i}", _small(sample)))
     panel(board, shown)
     return [*files, board.name], notes
@@ -174,13 +188,3 @@ def _small(data: np.ndarray) -> np.ndarray:
     height, width = (n // factor * factor for n in data.shape[1:])
     rows = data[:, :height, :width].reshape(len(data), height // factor, factor, width).mean(2)
     return rows.reshape(*rows.shape[:2], width // factor, factor).mean(3)
-
-
-def _psnr(job: Job, data: np.ndarray, truth: np.ndarray) -> float:
-    if data.shape != truth.shape:
-        raise InputError(
-            job.source, f"a result of shape {data.shape}", f"the shape of the truth, {truth.shape}", "check --ref"
-        )
-    mse = float(np.mean(np.square(data - truth), dtype=np.float64))
-    peak = max(1.0, float(truth.max() - truth.min()))
-    return float(10 * np.log10(peak**2 / max(mse, 1e-20)))

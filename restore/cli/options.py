@@ -52,10 +52,10 @@ class Parser(argparse.ArgumentParser):
         return options
 
 
-def noise(text: str) -> float | None:
+def noise(text: str) -> float | str:
     """`auto` or a positive number, as `0.05` or `12/255`."""
     if text == "auto":
-        return None
+        return text
     hint = "give the standard deviation in the picture's units, 0.05 or 12/255, or auto"
     try:
         top, _, bottom = text.partition("/")
@@ -66,6 +66,14 @@ def noise(text: str) -> float | None:
         why = "negative" if value < 0 else "zero" if value == 0 else "not finite"
         hint = "for a picture without visible noise give a little, such as 0.002" if value == 0 else hint
         raise argparse.ArgumentTypeError(f"the noise level {text} is {why}: {hint}")
+    return value
+
+
+def positive(text: str) -> float:
+    """A noise level that cannot be estimated, because nothing was measured yet."""
+    value = noise(text)
+    if isinstance(value, str):
+        raise argparse.ArgumentTypeError("there is no picture yet to estimate the noise from: give a number")
     return value
 
 
@@ -115,7 +123,7 @@ def _restoring(p: Parser, inputs: str = "+") -> None:
 
 
 def _drawing(p: Parser) -> None:
-    p.add_argument("--noise", type=noise, default=None, metavar="S|auto",
+    p.add_argument("--noise", type=noise, metavar="S|auto",
                    help="standard deviation of the noise, in the picture's units: 0.05 or 12/255 (default: estimated)")  # fmt: skip
     p.add_argument("--samples", type=count, metavar="K", help="draw K pictures; the result is their mean; writes them, "
                    "a map of their spread and a panel beside it")  # fmt: skip
@@ -151,27 +159,33 @@ def _upscale(p: Parser) -> None:
     p.add_argument("--kernel", choices=("bicubic", "block"), default="bicubic", help="how it was made small")
 
 
-def _simulate(p: Parser) -> None:
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="changes a setting")
-    p.add_argument("--operator", required=True, metavar="SPEC",
+def _measuring(p: Parser, noise_needed: bool) -> None:
+    p.add_argument("--operator", required=noise_needed, metavar="SPEC", default=None if noise_needed else "blur:gaussian:2.0",
                    help="identity, mask:0.7 (share missing), blur:gaussian:2.0, downsample:2")  # fmt: skip
-    p.add_argument("--noise", type=noise, required=True, metavar="S", help="standard deviation, 0.05 or 12/255")
+    p.add_argument("--noise", type=positive, required=noise_needed, metavar="S", default=None if noise_needed else 0.02,
+                   help="standard deviation, 0.05 or 12/255")  # fmt: skip
+
+
+def _simulate(p: Parser) -> None:
+    _measuring(p, noise_needed=True)
     p.add_argument("--input", required=True, metavar="TRUTH", help="a clean picture or a folder of them")
     p.add_argument("-o", "--output", required=True, metavar="MEAS", help="folder for the measurements")
     p.add_argument("--seed", type=seed, default=0, metavar="N")
-    p.add_argument("--float", action="store_true", help="float TIFF: neither rounded nor clipped")
+    p.add_argument("--float", action="store_true", help="float TIFF, neither rounded nor clipped")
+    p.add_argument("--quiet", action="store_true", help="print errors only")
 
 
 def _compare(p: Parser) -> None:
     p.add_argument("inputs", nargs="+", metavar="MEAS|key=value", help="a folder that `simulate` made")
     p.add_argument("--samplers", metavar="A,B", help="default: all there are")
-    p.add_argument("--ref", metavar="TRUTH", help="the true pictures (default: those that `simulate` was given)")
+    p.add_argument("--ref", metavar="TRUTH", help="folder of the true pictures (default: those that `simulate` was given)")
     p.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder for the report")
     _drawing(p)
 
 
 def _sweep(p: Parser) -> None:
     p.add_argument("overrides", nargs="+", metavar="key=a,b,c", help="settings to try in all combinations")
+    _measuring(p, noise_needed=False)
     p.add_argument("--input", metavar="TRUTH", help="clean picture (default: one that comes with scikit-image)")
     p.add_argument("-o", "--output", default="multirun", metavar="OUT", help="folder (default: multirun)")
 

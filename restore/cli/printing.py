@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from restore.jobs import Prepared, Request, Tools
+from restore.records import what_it_is
 
 Record = dict[str, Any]
 
@@ -19,10 +20,10 @@ Record = dict[str, Any]
 def heading(prepared: Prepared, request: Request, tools: Tools) -> list[str]:
     """What was read, and what is going to be done to it."""
     task, settings = prepared.task, request.settings
-    if tools.sampler is None:
+    if request.draws == 0:
         sampler = "none: the posterior mean of denoising is one call of the prior"
     else:
-        sampler = f"{type(tools.sampler).__name__}, {tools.sampler.steps} steps, {_draws(prepared.draws)}"
+        sampler = f"{type(tools.sampler).__name__}, {tools.sampler.steps} steps, {what_it_is(request.draws)}"
     threads = torch.get_num_threads()
     lines = [
         f"{prepared.job.source}: {prepared.like}",
@@ -93,10 +94,6 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-def _draws(count: int) -> str:
-    return "1 draw" if count == 1 else f"mean of {count} draws"
 
 
 def _task(prepared: Prepared, request: Request) -> str:

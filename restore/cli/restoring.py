@@ -22,6 +22,7 @@ from .options import UsageError, split_overrides
 from .planning import check_writable, plan
 from .settings import Plain, names, quoted, settings
 
+DEFAULT_DRAWS = 4
 OPERATORS = {"denoise": "identity", "inpaint": "mask", "deblur": "blur", "upscale": "downsample"}
 
 
@@ -50,7 +51,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         noise=composed["noise"].get("sigma"),
         mask=Path(options.mask) if getattr(options, "mask", None) else None,
         invert_mask=getattr(options, "invert_mask", False),
-        extras=options.samples is not None,
+        draws=draws(verb, composed["samples"], sampling=any("sampler" in o for o in [*drawing(options), *overrides])),
+        extras=composed["samples"] is not None,
     )
     check_request(request)
     for error in missing:
@@ -84,9 +86,15 @@ def drawing(options: argparse.Namespace) -> list[str]:
         found.append(f"seed={options.seed}")
     if options.device:
         found.append(f"device={options.device}")
-    if options.noise is not None:
+    if isinstance(options.noise, float):
         found.append(f"noise.sigma={options.noise!r}")
     return found
+
+
+def draws(verb: str, samples: int | None, sampling: bool) -> int:
+    """Draws per picture where `samples` does not say. For a person the mean of a few is the best single answer, and for
+    denoising the prior knows that mean without any draw, unless a sampler was asked for."""
+    return samples or (0 if verb == "denoise" and not sampling else DEFAULT_DRAWS)
 
 
 def _kernel(text: str) -> str:
@@ -104,7 +112,7 @@ def check_request(request: Any) -> None:
     try:
         if request.verb == "deblur":
             read_kernel(request.settings["operator"]["kernel"])
-        tools(json.dumps(request.settings), request.verb, request.extras)
+        tools(json.dumps(request.settings))
     except (InputError, ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
     if request.mask is not None and not request.mask.exists():
@@ -112,7 +120,7 @@ def check_request(request: Any) -> None:
 
 
 @cache
-def tools(composed: str, verb: str, draws_wanted: bool) -> Any:
+def tools(composed: str) -> Any:
     """Prior, sampler and operator of the settings (as JSON), made once per process.
 
     Raises:
@@ -131,10 +139,9 @@ def tools(composed: str, verb: str, draws_wanted: bool) -> Any:
         first = str(error).split("\n")[0]
         raise UsageError(f"the device {config['device']!r} cannot be used: {first}") from error
     try:
-        one_call = verb == "denoise" and config["samples"] is None and not draws_wanted
         return Tools(
             prior=hydra.utils.instantiate(config["prior"]).to(device),
-            sampler=None if one_call else hydra.utils.instantiate(config["sampler"]),
+            sampler=hydra.utils.instantiate(config["sampler"]),
             make=partial(hydra.utils.instantiate, config["operator"]),
             device=device,
         )
@@ -217,7 +224,7 @@ def do(
     try:
         if not overwrite and finished(job, request):
             return Report((f"{job.output}: skipped, already done",), skipped=True)
-        kit = tools(json.dumps(request.settings), request.verb, request.extras)
+        kit = tools(json.dumps(request.settings))
         prepared = prepare(job, request, kit)
         truth = None
         if ref is not None:
@@ -233,7 +240,7 @@ def do(
         finally:
             progress.close()
         try:
-            record = write(prepared, outcome, request, argv, truth)
+            record = write(prepared, outcome, request, kit.device, argv, truth)
         finally:
             outcome.canvas.close()
         return Report((*lines, *ending(record, prepared.notes)), record)
@@ -270,6 +277,7 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
         noise=plain["noise"],
         mask=Path(plain["mask"]) if plain["mask"] else None,
         invert_mask=plain["invert_mask"],
+        draws=plain["draws"],
         extras=plain["extras"],
         sigma=record["noise"]["sigma_in_unit_range"],
     )

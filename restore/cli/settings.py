@@ -42,7 +42,7 @@ def settings(overrides: Sequence[str]) -> Plain:
     check(overrides)
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         try:
-            return _present(compose("config", overrides=list(overrides)))
+            return plain(compose("config", overrides=list(overrides)))
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(_first_line(error)) from error
 
@@ -110,17 +110,17 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _keys(child, f"{prefix}{name}.")
 
 
-def _present(config: DictConfig) -> Plain:
-    """As plain data, without the entries that have to be given and were not."""
+def plain(config: DictConfig) -> Plain:
+    """Settings as plain data, without the entries that have to be given and were not."""
     found: Plain = {}
     for name in config:
         if not OmegaConf.is_missing(config, name):
             value = config[name]
-            found[str(name)] = _present(value) if isinstance(value, DictConfig) else _plain(value)
+            found[str(name)] = plain(value) if isinstance(value, DictConfig) else _value(value)
     return found
 
 
-def _plain(value: Any) -> Any:
+def _value(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
