@@ -38,7 +38,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
 
     from restore.scoring import write_tables
 
-    rows, shown, failed = [], {}, 0
+    rows, failed = [], 0
+    shown: dict[str, np.ndarray] = {}
     for entry in recipe["files"]:
         truth = _truth(entry, recipe, options.ref)
         for name, composed in chosen.items():
@@ -49,8 +50,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
                 failed += 1
                 continue
             rows.append(row)
-            print(f"{row.picture}  {name}: PSNR {row.psnr:.2f} (one draw {row.psnr_sample:.2f}), fit {row.fit:.2f}, "
-                  f"{row.seconds:.1f} s", flush=True)  # fmt: skip
+            print(f"{row.picture}  {name}: {row}", flush=True)
             if entry is recipe["files"][0]:
                 shown |= pictures
     if not rows:

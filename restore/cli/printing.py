@@ -82,7 +82,8 @@ class Bar:
         full = round(done * self.width)
         left = (now - self.start) * (1 - done) / max(done, 1e-9)
         bar = "#" * full + "." * (self.width - full)
-        print(f"\r{self.name} [{bar}] {100 * done:3.0f} % {_clock(left)} left \033[K", end="", file=sys.stderr, flush=True)
+        line = f"\r{self.name} [{bar}] {100 * done:3.0f} % {_clock(left)} left \033[K"
+        print(line, end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Remove it."""

@@ -81,7 +81,8 @@ def drawing(options: argparse.Namespace) -> list[str]:
     if options.samples:
         found.append(f"samples={options.samples}")
     if options.prior:
-        found.append(f"prior={options.prior}" if options.prior in names("prior") else f"prior.name={quoted(options.prior)}")
+        known = options.prior in names("prior")
+        found.append(f"prior={options.prior}" if known else f"prior.name={quoted(options.prior)}")
     if options.seed is not None:
         found.append(f"seed={options.seed}")
     if options.device:
@@ -198,8 +199,8 @@ def _side_by_side(
                 try:
                     yield future.result()
                 except BrokenProcessPool:
-                    source = futures[future].source
-                    yield Report((), error=f"{source}: its process was killed (out of memory?): lower --jobs, or tile=384")
+                    words = "its process was killed (out of memory?): lower --jobs, or give tile=384"
+                    yield Report((), error=f"{futures[future].source}: {words}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -47,8 +47,8 @@ def settings(overrides: Sequence[str]) -> Plain:
             raise UsageError(_first_line(error)) from error
 
 
-def check(overrides: Sequence[str]) -> None:
-    """Refuse overrides that name what does not exist. Values that are lists of choices (a sweep) are looked into.
+def check(overrides: Sequence[str]) -> list[Override]:
+    """The overrides as Hydra reads them, once all of them name what exists; lists of choices (a sweep) are looked into.
 
     Raises:
         UsageError: with a suggestion.
@@ -79,6 +79,7 @@ def check(overrides: Sequence[str]) -> None:
         raise UsageError(
             f"unknown setting {key!r}; " + (f"did you mean {near[0]}?" if near else "see `restore list settings`")
         )
+    return parsed
 
 
 def quoted(value: object) -> str:
@@ -90,7 +91,7 @@ def quoted(value: object) -> str:
 def _values(override: Override) -> list[str]:
     if override.is_sweep_override():
         return [str(v) for v in override.sweep_string_iterator()]
-    return [str(override.value())]
+    return [f"{override.value()!s}"]
 
 
 def _combinations(chosen: Sequence[Override]) -> Iterator[list[str]]:
