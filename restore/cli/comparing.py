@@ -15,9 +15,10 @@ from restore.modalities.image import read_picture
 
 from .options import UsageError, split_overrides, suggestion
 from .planning import check_writable
-from .restoring import DEFAULT_DRAWS, OPERATORS, drawing, tools
+from .restoring import DEFAULT_DRAWS, OPERATORS, drawing
 from .settings import names, quoted, settings
 from .simulating import RECIPE
+from .working import tools
 
 
 def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:

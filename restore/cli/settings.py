@@ -91,7 +91,7 @@ def quoted(value: object) -> str:
 def _values(override: Override) -> list[str]:
     if override.is_sweep_override():
         return [str(v) for v in override.sweep_string_iterator()]
-    return [f"{override.value()!s}"]
+    return [str(override.value())]
 
 
 def _combinations(chosen: Sequence[Override]) -> Iterator[list[str]]:
@@ -108,7 +108,7 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
         yield prefix + str(name)
         child = None if OmegaConf.is_missing(config, name) else config[name]
         if isinstance(child, DictConfig):
-            yield from _keys(child, f"{prefix}{name}.")
+            yield from _keys(child, f"{prefix}{name!s}.")
 
 
 def plain(config: DictConfig) -> Plain:

@@ -58,12 +58,12 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     with atomic_write(out / RECIPE) as temporary:
         temporary.write_text(json.dumps(recipe, indent=2) + "\n")
     if not options.quiet:
-        words = [
+        command = [
             "restore", spec.verb, str(out / "pictures"), *_arguments(spec, out), "--noise", str(options.noise),
             "--ref", str(source), "-o", f"{out}_restored",
         ]  # fmt: skip
         print(f"{len(entries)} pictures measured with {spec.text} and noise {options.noise:g}, in {out}")
-        print(f"to restore them:  {shlex.join(words)}")
+        print(f"to restore them:  {shlex.join(command)}")
     return 1 if failed else 0
 
 

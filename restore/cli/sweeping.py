@@ -18,8 +18,9 @@ from restore.modalities.image import Picture, read_picture, write_picture
 from .options import UsageError, split_overrides
 from .planning import check_writable
 from .printing import Bar
-from .restoring import DEFAULT_DRAWS, OPERATORS, tools
+from .restoring import DEFAULT_DRAWS, OPERATORS
 from .settings import check, config_dir, plain, quoted
+from .working import tools
 
 ROW = "row.json"
 
