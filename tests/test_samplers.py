@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from known_posteriors import problem, samplers
+from known_posteriors import prior, problem, samplers
 from torch import Tensor
 
 from operators import kernels
@@ -142,7 +142,7 @@ class Square(Operator):
 
 @pytest.mark.parametrize("sampler", [REDdiff(steps=200), DPS(steps=200, zeta=1.0)], ids=["reddiff", "dps"])
 def test_gradient_samplers_serve_any_operator_and_noise(sampler):
-    P, D = problem("gaussian", "blur", 8)
+    D = prior("gaussian", 8)
     truth = D.sample(Draws(7))
     A = Square(D.shape, D.shape) @ Identity(D.shape)
     noise = Poisson(100.0)

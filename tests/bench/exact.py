@@ -50,8 +50,8 @@ def table() -> str:
             print(rows[-1], file=sys.stderr)
     assert expected is not None
     note = (
-        f"\n{SIZE} x {SIZE} pixels, noise {NOISE}, {DRAWS} draws; seconds for all of them on one CPU thread. Standard errors "
-        f"are those of as many exact draws, which give {expected.mean_error.expected:.3f}, 1.00, "
+        f"\n{SIZE} x {SIZE} pixels, noise {NOISE}, {DRAWS} draws; seconds for all of them on one CPU thread. "
+        f"Standard errors are those of as many exact draws, which give {expected.mean_error.expected:.3f}, 1.00, "
         f"{expected.coverage.expected:.3f} and, where there are modes, {expected.mode_weights.expected:.2f}."
     )
     return "\n".join(rows) + "\n" + note
