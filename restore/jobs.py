@@ -182,7 +182,7 @@ def nearest_folder(path: Path) -> Path:
 
 def read_kernel(text: str) -> torch.Tensor:
     """A point spread function from `gaussian:2.0`, `motion:15,30`, `disk:4` or a file."""
-    return kernels.gaussian(float(text.partition(":")[2]))
+    return kernels.parse(text)
 
 
 def _units(picture: Picture) -> tuple[Units, list[str]]:

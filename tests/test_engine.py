@@ -85,7 +85,7 @@ def test_windows_add_up_to_one_and_neighbours_overlap(tile, align):
 
 def test_a_tile_too_small_for_its_overlaps_is_refused():
     with pytest.raises(ValueError, match="give at least"):
-        cut(1000, 200, 90)
+        cut(1000, 150, 90)
 
 
 def test_the_canvas_gives_back_what_was_cut(tmp_path):
@@ -110,10 +110,11 @@ def test_the_canvas_gives_back_what_was_cut(tmp_path):
 
 
 def tasks(x, sigma=0.02):
-    """One of each, with the scene continued by reflection beyond the frame."""
+    """One of each, each with data of its own kind."""
     kernel = kernels.gaussian(1.5)
-    lopsided = torch.rand(6, 9, generator=torch.Generator().manual_seed(0)).double()
-    lopsided /= lopsided.sum()
+    lopsided = kernel[:-1, 3:] / kernel[:-1, 3:].sum()  # an even number of rows
+    scene = torch.from_numpy(np.pad(x, ((0, 0), (6, 5), (5, 4)), "symmetric"))[None]
+    noise = sigma * Draws(0).normal(x.shape, LIKE)
     missing = np.random.default_rng(1).random(x.shape[1:]) < 0.5
 
     def made(spec):
@@ -123,8 +124,12 @@ def tasks(x, sigma=0.02):
         "denoise": Denoise(made("identity"), Identity),
         "inpaint": Inpaint(made("identity"), Mask, missing),
         "deblur": Deblur(made("blur:gaussian:1.5"), Blur, kernel, "valid"),
-        "deblur_lopsided": Deblur(made("blur:gaussian:1.5"), Blur, lopsided, "valid"),
-        "deblur_circular": Deblur(made("blur:gaussian:1.5"), Blur, kernel, "circular"),
+        "deblur_lopsided": Deblur(
+            (Blur(lopsided, scene.shape[1:], "valid")(scene) + noise)[0].numpy(), Blur, lopsided, "valid"
+        ),
+        "deblur_circular": Deblur(
+            (Blur(kernel, x.shape, "circular")(torch.from_numpy(x)[None]) + noise)[0].numpy(), Blur, kernel, "circular"
+        ),
         "upscale": Upscale(made("downsample:2"), partial(Downsample, factor=2), 2),
     }
 
@@ -182,14 +187,15 @@ def test_tiles_make_the_picture_that_one_tile_makes(name, tmp_path):
     scale = 2 if name == "upscale" else 1
     x = photograph(rows=slice(0, 300 * scale), columns=slice(0, 280 * scale))
     task = tasks(x)[name]
-    whole, tiled = restored(task, tmp_path, 10_000), restored(task, tmp_path, 170 + 30 * (name != "denoise"))
+    whole, tiled = restored(task, tmp_path, 10_000), restored(task, tmp_path, 256)
     assert whole.tiles == 1 and tiled.tiles > 3
     assert tiled.data_fit == pytest.approx(whole.data_fit, rel=0.05)
     border = 40 if name == "deblur_circular" else 0  # in tiles, nothing wraps around
     inner = (..., slice(border, x.shape[1] - border), slice(border, x.shape[2] - border))
     for a, b in zip(whole.canvas.samples, tiled.canvas.samples, strict=True):
         error = np.abs(a.read() - b.read())[inner]
-        assert np.sqrt(np.mean(error**2)) < 2e-3, np.sqrt(np.mean(error**2))
+        # noise that disagreed would differ by 2e-2 and more
+        assert np.sqrt(np.mean(error**2)) < (4e-3 if name == "deblur_circular" else 2e-3)
         assert np.quantile(error, 0.999) < 0.02
     spread = whole.canvas.std.read()
     assert float(spread.mean()) > 5 * np.abs(spread - tiled.canvas.std.read())[inner].mean()
