@@ -274,7 +274,7 @@ def test_a_damaged_prior_is_refused_in_words(stored, damage, words):
 def test_an_unknown_prior_names_the_known_ones(tmp_path):
     with pytest.raises(InputError, match="Did you mean photos"):
         load_prior("photo")
-    with pytest.raises(InputError, match=r"known names: .*photos"):
+    with pytest.raises(InputError, match=r"Known names: .*photos"):
         load_prior(tmp_path / "nowhere")
     with pytest.raises(InputError, match="pickled"):
         load_prior("model.pth")
