@@ -96,14 +96,14 @@ def check_request(request: Any) -> None:
     """
     from restore.jobs import read_kernel
 
+    if request.mask is not None and not request.mask.exists():
+        raise UsageError(f"no such mask: {request.mask}")
     try:
         if request.verb == "deblur":
             read_kernel(request.settings["operator"]["kernel"])
         tools(json.dumps(request.settings))
     except (InputError, ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    if request.mask is not None and not request.mask.exists():
-        raise UsageError(f"no such mask: {request.mask}")
 
 
 def _replay(options: argparse.Namespace, argv: list[str]) -> int:
