@@ -24,7 +24,7 @@ from known_posteriors import NOISE, compare, problems, samplers  # noqa: E402
 from operators.random import Draws  # noqa: E402
 from restore.uncertainty.exact import Exactness, Statistic, exactness  # noqa: E402
 
-SIZE, DRAWS = 16, 300
+SIZE, DRAWS = 16, 200
 HEADER = (
     "| sampler | prior, operator | mean error (sd) | variance ratio | coverage of 90 % | mode weights (TV) | data fit "
     "| denoiser calls per draw | seconds |\n|---|---|---|---|---|---|---|---|---|"
@@ -57,7 +57,7 @@ def table() -> str:
             print(rows[-1], file=sys.stderr)
     note = (
         f"\n{SIZE} x {SIZE} pixels, noise {NOISE}, {DRAWS} draws; seconds for all of them on one CPU thread. "
-        "What is not exact is so by more than the ± (one standard error of as many exact draws) beyond the rows on top."
+        "The rows on top are what exact draws give; ± is one standard error of as many of them."
     )
     return "\n".join(rows) + "\n" + note
 
