@@ -1,0 +1,197 @@
+"""The training loop: resumable to the bit, with an averaged copy of the weights and a validation PSNR.
+
+`state.pt` in the output folder holds everything a run needs to go on as if it had never stopped (weights, average,
+optimiser, step, random numbers, the recipe). It is written to a temporary name and renamed, so that a killed run leaves
+the previous one. `weights.safetensors` + `config.json` beside it are the averaged denoiser, ready for `load_prior`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from restore.priors.base import Denoiser
+from restore.priors.network import EDMDenoiser, UNet
+from restore.priors.store import save_prior
+
+from .base import Objective
+from .data import Patches, find_pictures, load_pictures
+from .dsm import DSM
+
+log = logging.getLogger(__name__)
+
+OBJECTIVES: dict[str, type[Objective]] = {"dsm": DSM}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the weights, besides the pictures, the objective and the seed."""
+
+    steps: int = 20_000
+    batch: int = 16
+    patch: int = 64
+    lr: float = 1e-3
+    warmup: int = 500
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.999
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: a linear rise, then half a cosine down to a hundredth."""
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.steps))
+        return self.lr * min(1.0, (step + 1) / self.warmup) * max(cosine, 0.01)
+
+
+class Trainer:
+    """One run: `state_dict` and `load_state_dict` carry it across processes, `step` takes one optimiser step."""
+
+    def __init__(self, denoiser: Denoiser, objective: Objective, patches: Patches, recipe: Recipe, seed: int):
+        self.denoiser, self.objective, self.patches, self.recipe = denoiser, objective, patches, recipe
+        self.device = next(denoiser.parameters()).device
+        self.optimizer = torch.optim.AdamW(
+            denoiser.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+        )
+        self.average = {k: v.detach().clone() for k, v in denoiser.state_dict().items()}
+        self.cut = torch.Generator().manual_seed(seed)  # where patches come from: always on the CPU
+        self.noise = torch.Generator(self.device).manual_seed(seed + 1)  # noise and its levels
+        self.done = 0
+
+    def step(self) -> float:
+        """One step; the mean loss of its batch. Raises FloatingPointError when the loss is not finite."""
+        recipe = self.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.rate(self.done)
+        batch = self.patches.batch(recipe.batch, self.cut).to(self.device)
+        loss = self.objective.loss(self.denoiser, batch, self.noise).mean()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {self.done}: lower the learning rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.done += 1
+        keep = min(recipe.ema, self.done / (self.done + 10))  # early weights are forgotten sooner
+        own = self.denoiser.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), [own[k] for k in self.average], 1 - keep)
+        return loss.item()
+
+    def state_dict(self) -> dict:
+        return {
+            "weights": self.denoiser.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "cut": self.cut.get_state(),
+            "noise": self.noise.get_state(),
+            "done": self.done,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.denoiser.load_state_dict(state["weights"])
+        self.average = {k: v.to(self.device) for k, v in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.cut.set_state(state["cut"].cpu())
+        self.noise.set_state(state["noise"].cpu())
+        self.done = state["done"]
+
+
+def learn(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    objective: str = "dsm",
+    recipe: Recipe | None = None,
+    widths: Sequence[int] = (32, 64, 128, 192),
+    blocks: Sequence[int] = (2, 2, 2, 2),
+    held_out: int = 6,
+    device: str | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    every: int = 500,
+) -> Path:
+    """Train a prior on folders of pictures and write it to `out`; the path of `out`.
+
+    Args:
+        folders: where the pictures are, searched with their subfolders.
+        out: the prior's folder; a run found there goes on where it stopped if `resume`.
+        objective: a key of `OBJECTIVES`.
+        recipe: steps, batch, learning rate...
+        widths, blocks: the network, see `UNet`.
+        held_out: pictures set aside for the validation PSNR, evenly spread over the sorted list.
+        device: torch device; a CUDA GPU if there is one by default.
+        every: steps between checkpoints, each with a progress line.
+
+    Raises:
+        FileNotFoundError, ValueError: no usable pictures, an unknown objective, a run of another recipe in `out`.
+    """
+    recipe = recipe or Recipe()
+    if objective not in OBJECTIVES:
+        raise ValueError(f"no objective {objective!r}; known: {', '.join(sorted(OBJECTIVES))}")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    paths = find_pictures(folders)
+    held = [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)] if held_out else []
+    train_on = [p for p in paths if p not in held] or paths
+    torch.manual_seed(seed)
+    network = UNet(widths=widths, blocks=blocks)
+    denoiser = EDMDenoiser(network).to(where, memory_format=torch.channels_last)
+    average = EDMDenoiser(UNet(widths=widths, blocks=blocks)).to(where, memory_format=torch.channels_last)
+    patches = Patches(load_pictures(train_on, smallest=recipe.patch), recipe.patch)
+    trainer = Trainer(denoiser, OBJECTIVES[objective](), patches, recipe, seed)
+    validation = [p[None, :, :256, :256].to(where).float() / 127.5 - 1 for p in load_pictures(held)] if held else []
+
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "state.pt"
+    history: list[dict] = []
+    if resume and checkpoint.exists():
+        state = torch.load(checkpoint, map_location=where, weights_only=True)
+        trainer.load_state_dict(state["trainer"])
+        history = state["history"]
+        log.info("resumed %s at step %d", out, trainer.done)
+    start, first, running = time.monotonic(), trainer.done, 0.0
+    losses: list[float] = []
+    while trainer.done < recipe.steps:
+        losses.append(trainer.step())
+        if trainer.done % every and trainer.done != recipe.steps:
+            continue
+        average.load_state_dict(trainer.average)
+        seconds = time.monotonic() - start
+        record = {"step": trainer.done, "seconds": seconds, "loss": sum(losses) / len(losses)}
+        record |= validate(average, validation)
+        history.append(record)
+        losses.clear()
+        log.info(
+            "step %d/%d  %.2f steps/s  %s", trainer.done, recipe.steps, (trainer.done - first) / seconds,
+            "  ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in ("step", "seconds")),
+        )
+        write_state(checkpoint, {"trainer": trainer.state_dict(), "history": history})
+        save_prior(average, out)
+    return out
+
+
+def validate(denoiser: Denoiser, pictures: Sequence[Tensor], sigma: float = 25 / 255) -> dict[str, float]:
+    """Mean PSNR at a noise of `sigma` in `[0, 1]`, of the pictures and of their luminance; the noise is always the same."""
+    psnr: dict[str, list[float]] = {}
+    for i, picture in enumerate(pictures):
+        kinds = {"colour": picture, "grey": rgb_to_grayscale(picture)} if picture.shape[1] == 3 else {"grey": picture}
+        for kind, clean in kinds.items():
+            rng = torch.Generator().manual_seed(i)
+            noisy = clean + 2 * sigma * torch.randn(clean.shape, generator=rng).to(clean)
+            with torch.no_grad():
+                error = (denoiser(noisy, 2 * sigma).clamp(-1, 1) - clean) / 2
+            psnr.setdefault(kind, []).append(-10 * error.square().mean().log10().item())
+    return {kind: sum(values) / len(values) for kind, values in psnr.items()}
+
+
+def write_state(path: Path, state: dict) -> None:
+    """Write with `torch.save` to a temporary name beside `path`, then rename."""
+    temporary = path.with_name(path.name + ".part")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
