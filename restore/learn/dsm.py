@@ -1,8 +1,9 @@
 """Denoising score matching on clean pictures.
 
 Vincent, *A connection between score matching and denoising autoencoders*, Neural Computation 2011; weighting and noise
-levels of Karras et al. 2022 (arXiv:2206.00364, eq. 2, 8 and Table 1): `E lambda(sigma) |D(x0 + sigma n, sigma) - x0|^2`,
-`lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2`, `ln sigma ~ N(p_mean, p_std^2)`.
+levels of Karras et al. 2022 (arXiv:2206.00364, eq. 2, 8 and Table 1):
+`E lambda(sigma) |D(x0 + sigma n, sigma) - x0|^2`, `lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2`,
+`ln sigma ~ N(p_mean, p_std^2)`.
 
 Departure: a share `wide` of the rows draws `ln sigma` uniformly between the denoiser's bounds. The normal law almost
 never visits the large levels that samplers start from.

@@ -1,35 +1,39 @@
 """The training loop: resumable to the bit, with an averaged copy of the weights and a validation PSNR.
 
 `state.pt` in the output folder holds everything a run needs to go on as if it had never stopped (weights, average,
-optimiser, step, random numbers, the recipe). It is written to a temporary name and renamed, so that a killed run leaves
-the previous one. `weights.safetensors` + `config.json` beside it are the averaged denoiser, ready for `load_prior`.
+optimiser, step, random numbers, recipe). It is written to a temporary name and renamed, so that a killed run leaves
+the previous one. Beside it stands the prior itself, the averaged denoiser: weights, config and card.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
+import pkgutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, channels_last
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+import restore.learn
 from restore.priors.base import Denoiser
 from restore.priors.network import EDMDenoiser, UNet
 from restore.priors.store import save_prior
 
 from .base import Objective
+from .card import write_card
 from .data import Patches, find_pictures, load_pictures
-from .dsm import DSM
 
 log = logging.getLogger(__name__)
 
-OBJECTIVES: dict[str, type[Objective]] = {"dsm": DSM}
+CHECKPOINT = "state.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +44,9 @@ class Recipe:
     batch: int = 16
     patch: int = 64
     lr: float = 1e-3
-    warmup: int = 500
+    warmup: int = 500  # steps
     weight_decay: float = 1e-4
-    clip: float = 1.0
+    clip: float = 1.0  # norm of the gradient
     ema: float = 0.999
 
     def rate(self, step: int) -> float:
@@ -107,77 +111,104 @@ def learn(
     folders: Sequence[Path],
     out: Path,
     *,
-    objective: str = "dsm",
-    recipe: Recipe | None = None,
+    objective: Objective | str = "dsm",
+    steps: int = 28_000,
+    batch: int = 16,
+    patch: int = 64,
+    lr: float = 1e-3,
     widths: Sequence[int] = (32, 64, 128, 192),
     blocks: Sequence[int] = (2, 2, 2, 2),
     held_out: int = 6,
+    every: int = 1000,
     device: str | None = None,
     seed: int = 0,
     resume: bool = True,
-    every: int = 500,
 ) -> Path:
     """Train a prior on folders of pictures and write it to `out`; the path of `out`.
 
     Args:
         folders: where the pictures are, searched with their subfolders.
-        out: the prior's folder; a run found there goes on where it stopped if `resume`.
-        objective: a key of `OBJECTIVES`.
-        recipe: steps, batch, learning rate...
+        out: the prior's folder. A run found there goes on where it stopped; more `steps` may be asked of it.
+        objective: an objective, or the name of its module for its defaults.
+        steps, batch, patch, lr: see `Recipe`.
         widths, blocks: the network, see `UNet`.
         held_out: pictures set aside for the validation PSNR, evenly spread over the sorted list.
-        device: torch device; a CUDA GPU if there is one by default.
         every: steps between checkpoints, each with a progress line.
+        device: torch device; by default a CUDA GPU if there is one.
+        resume: False starts again and overwrites what `out` holds.
 
     Raises:
-        FileNotFoundError, ValueError: no usable pictures, an unknown objective, a run of another recipe in `out`.
+        FileNotFoundError: a folder is missing or holds no pictures.
+        ValueError: no picture is usable, the objective is unknown, or `out` holds a run of another recipe.
+        FloatingPointError: the loss is not finite.
     """
-    recipe = recipe or Recipe()
-    if objective not in OBJECTIVES:
-        raise ValueError(f"no objective {objective!r}; known: {', '.join(sorted(OBJECTIVES))}")
+    recipe = Recipe(steps=steps, batch=batch, patch=patch, lr=lr)
+    objective = named_objective(objective) if isinstance(objective, str) else objective
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     paths = find_pictures(folders)
-    held = [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)] if held_out else []
-    train_on = [p for p in paths if p not in held] or paths
+    if not 0 <= held_out < len(paths):
+        raise ValueError(f"cannot set {held_out} of {len(paths)} pictures aside for validation: lower held_out")
+    held = [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
+    patches = Patches(load_pictures([p for p in paths if p not in held], smallest=patch), patch)
+    validation = [p[None, :, :256, :256].to(where).float() / 127.5 - 1 for p in (load_pictures(held) if held else [])]
+
     torch.manual_seed(seed)
-    network = UNet(widths=widths, blocks=blocks)
-    denoiser = EDMDenoiser(network).to(where, memory_format=torch.channels_last)
-    average = EDMDenoiser(UNet(widths=widths, blocks=blocks)).to(where, memory_format=torch.channels_last)
-    patches = Patches(load_pictures(train_on, smallest=recipe.patch), recipe.patch)
-    trainer = Trainer(denoiser, OBJECTIVES[objective](), patches, recipe, seed)
-    validation = [p[None, :, :256, :256].to(where).float() / 127.5 - 1 for p in load_pictures(held)] if held else []
+    denoiser, average = (EDMDenoiser(UNet(widths=widths, blocks=blocks)).to(where) for _ in range(2))
+    denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
+    trainer = Trainer(denoiser, objective, patches, recipe, seed)
+    run = {**asdict(recipe), "objective": repr(objective), "widths": list(widths), "blocks": list(blocks), "seed": seed}
+    run["pictures"] = len(patches.all)
 
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "state.pt"
-    history: list[dict] = []
-    if resume and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=where, weights_only=True)
+    history: list[dict[str, float]] = []
+    if resume and (out / CHECKPOINT).exists():
+        state = torch.load(out / CHECKPOINT, map_location=where, weights_only=True)
+        check_same_run(state["run"], run, out)
         trainer.load_state_dict(state["trainer"])
         history = state["history"]
         log.info("resumed %s at step %d", out, trainer.done)
-    start, first, running = time.monotonic(), trainer.done, 0.0
+    before, first, start = history[-1]["seconds"] if history else 0.0, trainer.done, time.monotonic()
     losses: list[float] = []
-    while trainer.done < recipe.steps:
+    while trainer.done < steps:
         losses.append(trainer.step())
-        if trainer.done % every and trainer.done != recipe.steps:
+        if trainer.done % every and trainer.done != steps:
             continue
         average.load_state_dict(trainer.average)
         seconds = time.monotonic() - start
-        record = {"step": trainer.done, "seconds": seconds, "loss": sum(losses) / len(losses)}
+        record = {"step": trainer.done, "seconds": before + seconds, "loss": sum(losses) / len(losses)}
         record |= validate(average, validation)
-        history.append(record)
         losses.clear()
-        log.info(
-            "step %d/%d  %.2f steps/s  %s", trainer.done, recipe.steps, (trainer.done - first) / seconds,
-            "  ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in ("step", "seconds")),
-        )
-        write_state(checkpoint, {"trainer": trainer.state_dict(), "history": history})
+        history.append(record)
+        shown = "  ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in ("step", "seconds"))
+        log.info("step %d/%d  %.2f steps/s  %s", trainer.done, steps, (trainer.done - first) / seconds, shown)
+        write_state(out / CHECKPOINT, {"trainer": trainer.state_dict(), "history": history, "run": run})
         save_prior(average, out)
+        write_card(out, run, history, [p.name for p in held])
     return out
 
 
+def named_objective(name: str) -> Objective:
+    """The objective in `restore.learn.<name>`, with its defaults. Raises ValueError where there is none."""
+    modules = {m.name for m in pkgutil.iter_modules(restore.learn.__path__)} - {"base", "card", "data", "train"}
+    if name not in modules:
+        raise ValueError(f"no objective {name!r}; known: {', '.join(sorted(modules))}")
+    module = importlib.import_module(f"restore.learn.{name}")
+    return next(c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__)()
+
+
+def check_same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    """Raise ValueError unless the two runs differ in nothing but the number of steps."""
+    other = [k for k in new if k != "steps" and old.get(k) != new[k]]
+    if other:
+        changes = ", ".join(f"{k}: {old.get(k)} there, {new[k]} asked" for k in other)
+        raise ValueError(f"{out} holds a run with {changes}; give another folder, or start again without resuming")
+
+
 def validate(denoiser: Denoiser, pictures: Sequence[Tensor], sigma: float = 25 / 255) -> dict[str, float]:
-    """Mean PSNR at a noise of `sigma` in `[0, 1]`, of the pictures and of their luminance; the noise is always the same."""
+    """Mean PSNR (dB) at a noise of `sigma` in `[0, 1]`, of the pictures and of their luminance.
+
+    `pictures`, each `(1, C, H, W)`, and `denoiser` are in `[-1, 1]`. The noise is the same at each call.
+    """
     psnr: dict[str, list[float]] = {}
     for i, picture in enumerate(pictures):
         kinds = {"colour": picture, "grey": rgb_to_grayscale(picture)} if picture.shape[1] == 3 else {"grey": picture}

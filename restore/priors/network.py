@@ -3,9 +3,8 @@
 Preconditioning: Karras, Aittala, Aila, Laine, *Elucidating the Design Space of Diffusion-Based Generative Models*,
 NeurIPS 2022, arXiv:2206.00364, Table 1 (column "Ours") and eq. 7. The trunk follows the habits of DRUNet (Zhang et
 al., TPAMI 2021, arXiv:2008.13751): residual blocks conv-act-conv without normalisation, strided convolutions between
-levels, skips that add. Departures: it starts from 2x2 pixel blocks (Shi et al. 2016) instead of single pixels, which
-keeps the arithmetic and halves the memory traffic, and the noise level modulates each block (FiLM) instead of being
-an input plane.
+levels, skips that add. Departures: it is smaller, and the noise level modulates each block (FiLM, Perez et al., AAAI
+2018, arXiv:1709.07871) instead of being an input plane.
 """
 
 from __future__ import annotations
@@ -54,6 +53,15 @@ class Block(nn.Module):
         return x + self.conv2(F.relu(torch.addcmul(shift, h, scale + 1)))
 
 
+class Level(nn.ModuleList):
+    """Blocks one after the other."""
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, embedding)
+        return x
+
+
 class UNet(nn.Module):
     """`F(x, c_noise)` for pictures of any size, `(B, C, H, W) -> (B, C, H, W)`, `C` one of `channels`.
 
@@ -62,37 +70,36 @@ class UNet(nn.Module):
 
     Args:
         channels: the numbers of channels served.
-        widths: features per level; level `k` works at `1 / (patch * 2**k)` of the resolution.
+        widths: features per level; level `k` works at `1 / 2**k` of the resolution.
         blocks: residual blocks per level, on the way down and again on the way up (once at the bottom).
-        patch: side of the pixel blocks that the first convolution sees as channels.
         embedding: size of the noise embedding.
+
+    Raises:
+        ValueError: `widths` and `blocks` name different numbers of levels.
     """
 
     def __init__(
         self,
         channels: Sequence[int] = (1, 3),
-        widths: Sequence[int] = (64, 128, 192),
-        blocks: Sequence[int] = (2, 2, 2),
-        patch: int = 2,
+        widths: Sequence[int] = (32, 64, 128, 192),
+        blocks: Sequence[int] = (2, 2, 2, 2),
         embedding: int = 256,
     ):
         super().__init__()
         if len(widths) != len(blocks):
-            raise ValueError(f"widths has {len(widths)} levels and blocks {len(blocks)}: give one number each per level")
-        self.channels, self.patch, self.multiple = tuple(channels), patch, patch * 2 ** (len(widths) - 1)
+            raise ValueError(
+                f"widths has {len(widths)} levels, blocks has {len(blocks)}: give one number each per level"
+            )
+        self.channels, self.widths, self.blocks = tuple(channels), tuple(widths), tuple(blocks)
+        self.embedding = embedding
         self.embed = Embedding(embedding)
-        self.stems = nn.ModuleDict(
-            {str(c): nn.Conv2d(c * patch**2, widths[0], 3, padding=1) for c in channels}
-        )
-        self.heads = nn.ModuleDict(
-            {str(c): nn.Conv2d(widths[0], c * patch**2, 3, padding=1) for c in channels}
-        )
-        for head in self.heads.values():
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        self.stems = nn.ModuleDict({str(c): nn.Conv2d(c, widths[0], 3, padding=1) for c in channels})
+        self.heads = nn.ModuleDict({str(c): nn.Conv2d(widths[0], c, 3, padding=1) for c in channels})
+        for head in self.heads.parameters():
+            nn.init.zeros_(head)
 
-        def level(k: int) -> nn.ModuleList:
-            return nn.ModuleList(Block(widths[k], embedding) for _ in range(blocks[k]))
+        def level(k: int) -> Level:
+            return Level(Block(widths[k], embedding) for _ in range(blocks[k]))
 
         steps = range(len(widths) - 1)
         self.down = nn.ModuleList(level(k) for k in steps)
@@ -103,26 +110,22 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         channels, (height, width) = str(x.shape[1]), x.shape[2:]
-        x = pad_to_multiple(x, self.multiple)
+        x = pad_to_multiple(x, 2 ** len(self.shrink))
         e = self.embed(c_noise)
-        h = first = self.stems[channels](F.pixel_unshuffle(x, self.patch))
+        h = first = self.stems[channels](x)
         skips = []
-        for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            for block in blocks:
-                h = block(h, e)
+        for level, shrink in zip(self.down, self.shrink, strict=True):
+            h = level(h, e)
             skips.append(h)
             h = shrink(h)
-        for block in self.bottom:
-            h = block(h, e)
-        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
-            h = grow(h) + skips.pop()
-            for block in blocks:
-                h = block(h, e)
-        return F.pixel_shuffle(self.heads[channels](h + first), self.patch)[..., :height, :width]
+        h = self.bottom(h, e)
+        for level, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
+            h = level(grow(h) + skips.pop(), e)
+        return self.heads[channels](h + first)[..., :height, :width]
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """`x` extended at the bottom and right to a multiple of `multiple`: by reflection, by repetition where too small."""
+    """`x` extended at the bottom and right to a multiple of `multiple`: by reflection, or repetition if too small."""
     height, width = x.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     if not (bottom or right):
@@ -134,14 +137,19 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether convolutions in bfloat16 have hardware of their own there (AVX512-BF16, AMX; CUDA from Ampere on)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 class EDMDenoiser(Denoiser):
     """`D(x, sigma) = c_skip x + c_out F(c_in x, c_noise)` (arXiv:2206.00364, eq. 7; Table 1), pictures in `[-1, 1]`.
 
-    The network runs in bfloat16 where the hardware has it; the sum above is formed in the dtype of `x`.
-    Differentiable in `x`.
+    The network runs in bfloat16 where the hardware has it; the sum above is formed in the dtype of `x`, so that
+    rounding is a fraction of `c_out F`, never of the picture. Differentiable in `x` and in the weights.
+
+    Args:
+        network: `F`; its numbers of channels are the denoiser's.
+        sigma_data: standard deviation of the pictures, in their units.
+        sigma_min, sigma_max: the noise levels it is trained for, in the same units.
     """
 
     shape = (None, None, None)
@@ -151,15 +159,17 @@ class EDMDenoiser(Denoiser):
         self.network, self.sigma_data, self.sigma_min, self.sigma_max = network, sigma_data, sigma_min, sigma_max
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Any height and width; as many channels as one of the network's stems."""
         return len(shape) == 3 and shape[0] in self.network.channels
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """`(B, C, H, W)`, `sigma` one number or `(B,)`. Raises ValueError where the shape does not fit."""
         if not (x.ndim == 4 and self.accepts(tuple(x.shape[1:]))):
             channels = " or ".join(map(str, self.network.channels))
             raise ValueError(f"this prior takes (B, C, H, W) with {channels} channels, got {tuple(x.shape)}")
         sigma = per_row(sigma, x)
         norm = (sigma**2 + self.sigma_data**2).sqrt()
-        own = self.network.heads[str(x.shape[1])].weight.dtype
+        own = next(self.network.parameters()).dtype
         inputs = (x / norm).to(own).contiguous(memory_format=torch.channels_last)  # c_in = 1 / norm
         c_noise = (sigma.log() / 4).reshape(-1).to(own).expand(x.shape[0])
         with torch.autocast(x.device.type, torch.bfloat16, enabled=has_fast_bf16(x.device) and own == torch.float32):
