@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
+
+from restore.errors import FolderEmpty, InputError
 
 log = logging.getLogger(__name__)
 
@@ -18,45 +20,66 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
 def find_pictures(folders: Sequence[Path]) -> list[Path]:
-    """Every picture below the folders, sorted. Raises FileNotFoundError where a folder is missing or holds none."""
+    """Every picture in the folders and their subfolders, sorted within each.
+
+    Raises:
+        InputError: a folder is missing.
+        FolderEmpty: a folder holds no pictures.
+    """
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is not a folder")
+            seen = "a file" if folder.exists() else "no such folder"
+            raise InputError(folder, seen, "a folder of pictures", "check the path")
         here = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         if not here:
-            raise FileNotFoundError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+            raise FolderEmpty(folder, "no pictures in it", ", ".join(sorted(SUFFIXES)), "name a folder that has some")
         found += here
     return found
 
 
 def load_pictures(paths: Sequence[Path], smallest: int = 1) -> list[Tensor]:
-    """The readable pictures as uint8 tensors `(C, H, W)`, grey (1) or colour (3); the others are named and left out.
+    """The usable pictures as uint8 tensors `(C, H, W)`, grey (1) or colour (3); the others are named and left out.
 
     Args:
         smallest: pictures with a side below this are left out too.
 
     Raises:
-        ValueError: none is left.
+        InputError: none is left.
     """
     pictures = []
     for path in paths:
         try:
-            with Image.open(path) as image:
-                grey = image.mode in ("1", "L", "LA", "I;16", "I", "F")
-                if image.mode in ("I;16", "I", "F"):
-                    raise ValueError(f"{image.mode} pixels; training reads 8-bit pictures")
-                pixels = np.array(image.convert("L" if grey else "RGB"))
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            pixels = read_bytes(path)
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on damaged files
             log.warning("left out %s: %s", path, error)
             continue
         if min(pixels.shape[:2]) < smallest:
-            log.warning("left out %s: %dx%d is smaller than the %d-pixel patch", path, *pixels.shape[1::-1], smallest)
+            height, width = pixels.shape[:2]
+            log.warning("left out %s: %dx%d is smaller than the %d-pixel patch", path, width, height, smallest)
             continue
-        pictures.append(torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous())
+        pictures.append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
     if not pictures:
-        raise ValueError(f"none of the {len(paths)} pictures can be used; the reasons are above")
+        where = paths[0].parent if paths else Path()
+        raise InputError(where, f"none of {len(paths)} pictures can be used", "one at least", "see the reasons above")
     return pictures
+
+
+def read_bytes(path: Path) -> np.ndarray:
+    """One picture as uint8 `(H, W, 1 or 3)`, without its alpha; 16-bit grey is rounded to 8 bits.
+
+    Raises:
+        OSError, SyntaxError: not a picture, or damaged.
+        ValueError: its samples have no known range (32-bit integers, floats).
+    """
+    with Image.open(path) as image:
+        if image.mode in ("I", "F"):
+            raise ValueError("32-bit samples have no known range; training reads 8 and 16 bits")
+        if image.mode.startswith("I;16"):
+            pixels = np.round(np.asarray(image) / 257).astype(np.uint8)
+        else:
+            pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 class Patches:

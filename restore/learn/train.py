@@ -1,8 +1,8 @@
 """The training loop: resumable to the bit, with an averaged copy of the weights and a validation PSNR.
 
 `state.pt` in the output folder holds everything a run needs to go on as if it had never stopped (weights, average,
-optimiser, step, random numbers, recipe). It is written to a temporary name and renamed, so that a killed run leaves
-the previous one. Beside it stands the prior itself, the averaged denoiser: weights, config and card.
+optimiser, step, random numbers, recipe); a run killed while writing leaves the previous one. Beside it stands the prior
+itself, the averaged denoiser: weights, config and card.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-import os
+import pickle
 import pkgutil
 import time
 from collections.abc import Sequence
@@ -23,6 +23,8 @@ from torch import Tensor, channels_last
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import restore.learn
+from restore.errors import InputError
+from restore.files import atomic_write
 from restore.priors.base import Denoiser
 from restore.priors.network import EDMDenoiser, UNet
 from restore.priors.store import save_prior
@@ -138,8 +140,8 @@ def learn(
         resume: False starts again and overwrites what `out` holds.
 
     Raises:
-        FileNotFoundError: a folder is missing or holds no pictures.
-        ValueError: no picture is usable, the objective is unknown, or `out` holds a run of another recipe.
+        InputError: a folder is missing, holds no usable pictures, or `out` holds a run of another recipe.
+        ValueError: the objective is unknown, or more pictures are held out than there are.
         FloatingPointError: the loss is not finite.
     """
     recipe = Recipe(steps=steps, batch=batch, patch=patch, lr=lr)
@@ -159,10 +161,9 @@ def learn(
     run = {**asdict(recipe), "objective": repr(objective), "widths": list(widths), "blocks": list(blocks), "seed": seed}
     run["pictures"] = len(patches.all)
 
-    out.mkdir(parents=True, exist_ok=True)
     history: list[dict[str, float]] = []
     if resume and (out / CHECKPOINT).exists():
-        state = torch.load(out / CHECKPOINT, map_location=where, weights_only=True)
+        state = read_state(out / CHECKPOINT, where)
         check_same_run(state["run"], run, out)
         trainer.load_state_dict(state["trainer"])
         history = state["history"]
@@ -181,7 +182,8 @@ def learn(
         history.append(record)
         shown = "  ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in ("step", "seconds"))
         log.info("step %d/%d  %.2f steps/s  %s", trainer.done, steps, (trainer.done - first) / seconds, shown)
-        write_state(out / CHECKPOINT, {"trainer": trainer.state_dict(), "history": history, "run": run})
+        with atomic_write(out / CHECKPOINT) as temporary:
+            torch.save({"trainer": trainer.state_dict(), "history": history, "run": run}, temporary)
         save_prior(average, out)
         write_card(out, run, history, [p.name for p in held])
     return out
@@ -196,12 +198,22 @@ def named_objective(name: str) -> Objective:
     return next(c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__)()
 
 
+def read_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `learn` saved. Raises InputError where the file is damaged."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)  # tensors and plain values, no code
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        cure = "start again without resuming, or give another folder"
+        raise InputError(path, f"damaged, {path.stat().st_size} bytes", "the checkpoint of a run", cure) from error
+
+
 def check_same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
-    """Raise ValueError unless the two runs differ in nothing but the number of steps."""
+    """Raise InputError unless the two runs differ in nothing but the number of steps."""
     other = [k for k in new if k != "steps" and old.get(k) != new[k]]
     if other:
-        changes = ", ".join(f"{k}: {old.get(k)} there, {new[k]} asked" for k in other)
-        raise ValueError(f"{out} holds a run with {changes}; give another folder, or start again without resuming")
+        seen = "a run with " + ", ".join(f"{k} {old.get(k)}" for k in other)
+        wanted = ", ".join(f"{k} {new[k]}" for k in other)
+        raise InputError(out, seen, wanted, "give another folder, or start again without resuming")
 
 
 def validate(denoiser: Denoiser, pictures: Sequence[Tensor], sigma: float = 25 / 255) -> dict[str, float]:
@@ -219,10 +231,3 @@ def validate(denoiser: Denoiser, pictures: Sequence[Tensor], sigma: float = 25 /
                 error = (denoiser(noisy, 2 * sigma).clamp(-1, 1) - clean) / 2
             psnr.setdefault(kind, []).append(-10 * error.square().mean().log10().item())
     return {kind: sum(values) / len(values) for kind, values in psnr.items()}
-
-
-def write_state(path: Path, state: dict) -> None:
-    """Write with `torch.save` to a temporary name beside `path`, then rename."""
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
