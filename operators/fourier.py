@@ -19,16 +19,21 @@ def hartley(x: Tensor) -> Tensor:
 
 def hadamard(x: Tensor) -> Tensor:
     """Walsh-Hadamard transform in natural order, orthonormal and its own inverse: `(..., N) -> (..., N)`, `N = 2^k`."""
-    n = x.shape[-1]
-    done = 1  # a Hadamard matrix is a Kronecker product of smaller ones: small dense products are the fastest way here
-    while done < n:
-        size = min(64, n // done)
-        H = torch.ones(1, 1, dtype=x.dtype, device=x.device)
-        while len(H) < size:
-            H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)]) / math.sqrt(2)
-        x = (H @ x.unflatten(-1, (-1, size, done))).flatten(-3)
-        done *= size
+    n, done = x.shape[-1], 1
+    while done < n:  # a Kronecker product of smaller ones: products with dense 256 x 256 are the fastest on a CPU
+        H = _hadamard_matrix(min(256, n // done), x)
+        x = (x.unflatten(-1, (-1, len(H))) @ H if done == 1 else H @ x.unflatten(-1, (-1, len(H), done))).reshape(
+            x.shape
+        )
+        done *= len(H)
     return x
+
+
+def _hadamard_matrix(n: int, like: Tensor) -> Tensor:
+    H = like.new_ones(1, 1)
+    while len(H) < n:
+        H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)])
+    return H / math.sqrt(n)
 
 
 def dct(x: Tensor, dim: int = -1) -> Tensor:

@@ -103,7 +103,7 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        why = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(
-            path, f"damaged or incomplete {kind} ({why})", "a whole picture", "copy or save the file again"
-        ) from error
+        # A decoder that trips over an index or a key of its own has nothing to say to a person.
+        plain = str(error).strip().split("\n")[0] if isinstance(error, (OSError, ValueError, SyntaxError)) else ""
+        seen = f"damaged or incomplete {kind}" + (f" ({plain})" if plain else "")
+        raise InputError(path, seen, "a whole picture", "copy or save the file again") from error

@@ -92,6 +92,7 @@ def samples_of(image: Image.Image, path: Path) -> tuple[np.ndarray, tuple[str, .
     Raises:
         InputError: a mode without a meaning here (Lab, 32-bit integers).
     """
+    image.load()
     notes: tuple[str, ...] = ()
     clear = "transparency" in image.info
     if image.mode == "1":

@@ -115,7 +115,8 @@ def _samples16(raw: bytes, image: PngImagePlugin.PngImageFile, colour_type: int)
     def unpack(rawmode: str) -> np.ndarray:
         # Pillow undoes filters and interlacing on whole pixels; the raw mode only says which bytes it hands out.
         decoder = PngImagePlugin.PngImageFile(io.BytesIO(raw))
-        decoder.tile = [(*decoder.tile[0][:3], rawmode)]  # type: ignore[list-item]
+        decoder.tile = [decoder.tile[0]._replace(args=rawmode)]
+        decoder.load()
         return np.asarray(decoder).astype(np.uint16)
 
     if colour_type == 0:

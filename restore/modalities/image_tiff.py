@@ -213,12 +213,15 @@ def _samples_by_pillow(path: Path, page: Any) -> tuple[np.ndarray, bool, tuple[s
 
     def unpacked(rawmode: str) -> np.ndarray:
         decoder = opened()
-        codec, box, offset, args = decoder.tile[0]
-        assert isinstance(args, tuple)
-        decoder.tile = [(codec, box, offset, (rawmode, *args[1:]))]  # type: ignore[list-item]
+        tile = decoder.tile[0]
+        assert isinstance(tile.args, tuple)
+        decoder.tile = [tile._replace(args=(rawmode, *tile.args[1:]))]
+        decoder.load()
         return np.asarray(decoder).astype(np.uint16)
 
     image = opened()
+    wide = image.tile[0].args == (f"{image.mode};16N", False, page.offset) and page.planarconfig == 1
+    image.load()
     if image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.uint16)[..., None]
         return (65535 - grey if page.photometric.name == "MINISWHITE" else grey), False, ()
@@ -228,7 +231,7 @@ def _samples_by_pillow(path: Path, page: Any) -> tuple[np.ndarray, bool, tuple[s
         samples, notes = samples_of(image, path)
         return samples, False, notes
     # As in `image_png`: Pillow keeps 8 of the 16 bits, so it is asked twice. libtiff hands out native byte pairs.
-    if image.tile[0][3] != (f"{image.mode};16N", False, page.offset) or page.planarconfig != 1:
+    if not wide:
         seen = f"{page.bitspersample}-bit {page.photometric.name} with {page.compression.name} compression"
         raise InputError(path, seen, "a compression that can be unpacked here", "save it without compression")
     first, second = unpacked(f"{image.mode};16B"), unpacked(f"{image.mode};16L")

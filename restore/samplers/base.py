@@ -108,3 +108,12 @@ class Sampler(ABC):
                 if callback is not None:
                     callback(i + 1, len(ladder) - 1, sigma_next, signal)
         return self.signal(x)
+
+
+def pull(A: LinearOperator, r: Tensor, beta: float) -> Tensor:
+    """`(A'A + beta I)^-1 A' r`, `(B, *oshape) -> (B, *ishape)`: what a residual `r` moves a signal by.
+
+    Samplers write their data step as a current signal plus this: the right-hand side lies in the range of `A'`, so a
+    tiny `beta` (high noise) costs no digits in the directions that `A` does not see.
+    """
+    return A.adjoint(r) / (A.gram + beta) if A.gram is not None else A.solve(A.adjoint(r), 1.0, beta)

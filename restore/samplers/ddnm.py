@@ -2,21 +2,22 @@
 
 Wang, Yu, Zhang, "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", ICLR 2023 (eqs. 13-19).
 
-Update, with `D = D(x, sigma)`, `eps = (x - D) / sigma`, `tau = sigma_next`: the null space of `A` takes the DDIM step
-`D + tau (eta n + sqrt(1 - eta^2) eps)`, and a direction of singular value `s` takes
+Update, with `D = D(x, sigma)`, `eps = (x - D) / sigma`, `tau = sigma_next`: the null space of `A` takes the DDIM
+step `D + tau (eta n + sqrt(1 - eta^2) eps)`, and a direction of singular value `s` takes
 
 - `y/s + sqrt(tau^2 - sigma_y^2/s^2) n`                           where `s tau >= sigma_y`,
 - `D + sqrt(1 - eta^2) (tau/sigma_y) (y - s D) + eta tau n`       otherwise; both carry noise of std `tau` in all.
 
 Where no SVD is known (departure, ours): `x' = z + (A'A + beta I)^-1 A'(y - A z + tau A n3)`, with `z` the DDIM step
 and `beta = sigma_y^2 / (2 tau^2)`. Per singular value the noise, with what `y` carries counted in, has the variance
-`[s^2 sigma_y^2 + tau^2 s^4 + tau^2 beta^2] / (s^2 + beta)^2 = tau^2`: that of the rung in every direction. It tends to
-DDNM as `sigma_y -> 0`, needs one solve, and its right-hand side lies in the range of `A'`, where CG converges best.
+`[s^2 sigma_y^2 + tau^2 s^4 + tau^2 beta^2] / (s^2 + beta)^2 = tau^2`: that of the rung in every direction. It tends
+to DDNM as `sigma_y -> 0`, needs one solve, and its right-hand side lies in the range of `A'`, where CG converges
+best.
 
 Claim: not exact. `D` is replaced by data, not conditioned on it: no step knows how sure the prior is.
 
-Departures: EDM coordinates and ladder; time travel re-noises the state as RePaint does (Lugmayr et al. 2022), where the
-released code re-noises the unprojected `D`; singular values below 1e-6 of the largest count as zero.
+Departures: EDM coordinates and ladder; time travel re-noises the state as RePaint does (Lugmayr et al. 2022), where
+the released code re-noises the unprojected `D`; singular values below 1e-6 of the largest count as zero.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from operators.linalg import SVD
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
-from restore.samplers.base import Sampler
+from restore.samplers.base import Sampler, pull
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class DDNM(Sampler):
             return D + noise + self._measured(svd, y, D, n, noise, tau, sigma_y)
         z = D + noise
         w = z - tau * rng.normal(A.ishape, like=x)
-        return z + A.solve(A.adjoint(y - A.forward(w)), 1.0, sigma_y**2 / (2 * tau**2))
+        return z + pull(A, y - A.forward(w), sigma_y**2 / (2 * tau**2))
 
     def _measured(self, svd: SVD, y: Tensor, D: Tensor, n: Tensor, noise: Tensor, tau: float, sigma_y: float) -> Tensor:
         """What has to be added in the measured directions to the step of the null space."""
