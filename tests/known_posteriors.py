@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
 from operators import kernels
@@ -12,8 +15,11 @@ from operators.base import LinearOperator
 from operators.image import Blur, Downsample, Mask
 from operators.noise import Gaussian as GaussianNoise
 from operators.random import Draws
+from restore.core import Restoration, restore
 from restore.priors.analytic import Gaussian, GaussianMixture
 from restore.problem import Problem
+from restore.samplers.base import Sampler
+from restore.uncertainty.exact import Exactness, exactness
 
 NOISE = 0.05
 PRIORS = ("gaussian", "mixture")
@@ -70,3 +76,19 @@ def problems(size: int) -> Iterator[tuple[str, Problem, GaussianMixture]]:
     for p in PRIORS:
         for a in OPERATORS:
             yield f"{p}-{a}", *problem(p, a, size)
+
+
+def samplers() -> dict[str, Sampler]:
+    """Every sampler of `configs/sampler` with its defaults, by the name of its file."""
+    found = {}
+    for path in sorted((Path(__file__).parents[1] / "configs" / "sampler").glob("*.yaml")):
+        config = yaml.safe_load(path.read_text())
+        module, name = config.pop("_target_").rsplit(".", 1)
+        found[path.stem] = getattr(importlib.import_module(module), name)(**config)
+    return found
+
+
+def compare(sampler: Sampler, problem: Problem, prior: GaussianMixture, draws: int) -> tuple[Exactness, Restoration]:
+    """The sampler's draws against the exact posterior, and the draws themselves."""
+    R = restore(problem, prior, sampler, num_samples=draws)
+    return exactness(R.samples, prior.posterior(problem)), R

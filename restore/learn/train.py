@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -134,28 +135,28 @@ def learn(
         objective: an objective, or the name of its module for its defaults.
         steps, batch, patch, lr: see `Recipe`.
         widths, blocks: the network, see `UNet`.
-        held_out: pictures set aside for the validation PSNR, evenly spread over the sorted list.
-        every: steps between checkpoints, each with a progress line.
+        held_out: pictures set aside for the validation PSNR, evenly spread over the sorted list; a quarter at most.
+        every: steps between checkpoints, each with a validation PSNR.
         device: torch device; by default a CUDA GPU if there is one.
         resume: False starts again and overwrites what `out` holds.
 
     Raises:
         InputError: a folder is missing, holds no usable pictures, or `out` holds a run of another recipe.
-        ValueError: the objective is unknown, or more pictures are held out than there are.
+        ValueError: the objective is unknown.
         FloatingPointError: the loss is not finite.
     """
     recipe = Recipe(steps=steps, batch=batch, patch=patch, lr=lr)
     objective = named_objective(objective) if isinstance(objective, str) else objective
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     paths = find_pictures(folders)
-    if not 0 <= held_out < len(paths):
-        raise ValueError(f"cannot set {held_out} of {len(paths)} pictures aside for validation: lower held_out")
+    held_out = min(held_out, len(paths) // 4)
     held = [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
     patches = Patches(load_pictures([p for p in paths if p not in held], smallest=patch), patch)
     validation = [p[None, :, :256, :256].to(where).float() / 127.5 - 1 for p in (load_pictures(held) if held else [])]
 
     torch.manual_seed(seed)
-    denoiser, average = (EDMDenoiser(UNet(widths=widths, blocks=blocks)).to(where) for _ in range(2))
+    channels = (1, 3) if patches.colour else (1,)  # a stem that saw nothing would answer all the same
+    denoiser, average = (EDMDenoiser(UNet(channels, widths, blocks)).to(where) for _ in range(2))
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
     trainer = Trainer(denoiser, objective, patches, recipe, seed)
     run = {**asdict(recipe), "objective": repr(objective), "widths": list(widths), "blocks": list(blocks), "seed": seed}
@@ -172,16 +173,18 @@ def learn(
     losses: list[float] = []
     while trainer.done < steps:
         losses.append(trainer.step())
+        speed = (trainer.done - first) / (time.monotonic() - start)
+        if trainer.done % 100 == 0:
+            log.info("step %d/%d  %.2f steps/s  loss %.4f", trainer.done, steps, speed, fmean(losses[-100:]))
         if trainer.done % every and trainer.done != steps:
             continue
         average.load_state_dict(trainer.average)
-        seconds = time.monotonic() - start
-        record = {"step": trainer.done, "seconds": before + seconds, "loss": sum(losses) / len(losses)}
-        record |= validate(average, validation)
+        psnr = validate(average, validation)
+        seconds = before + time.monotonic() - start
+        history.append({"step": trainer.done, "seconds": seconds, "loss": fmean(losses), **psnr})
         losses.clear()
-        history.append(record)
-        shown = "  ".join(f"{k} {v:.4g}" for k, v in record.items() if k not in ("step", "seconds"))
-        log.info("step %d/%d  %.2f steps/s  %s", trainer.done, steps, (trainer.done - first) / seconds, shown)
+        if psnr:
+            log.info("validation PSNR at 25/255: %s", ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items()))
         with atomic_write(out / CHECKPOINT) as temporary:
             torch.save({"trainer": trainer.state_dict(), "history": history, "run": run}, temporary)
         save_prior(average, out)
@@ -230,4 +233,4 @@ def validate(denoiser: Denoiser, pictures: Sequence[Tensor], sigma: float = 25 /
             with torch.no_grad():
                 error = (denoiser(noisy, 2 * sigma).clamp(-1, 1) - clean) / 2
             psnr.setdefault(kind, []).append(-10 * error.square().mean().log10().item())
-    return {kind: sum(values) / len(values) for kind, values in psnr.items()}
+    return {kind: fmean(values) for kind, values in psnr.items()}

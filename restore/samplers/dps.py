@@ -34,12 +34,14 @@ from operators.linalg import norm
 from operators.random import Draws
 from restore.priors.base import Denoiser, per_row
 from restore.problem import Problem
-from restore.samplers.base import Sampler
+from restore.samplers.base import Sampler, SamplerError
 
 
 @dataclass(frozen=True, kw_only=True)
 class DPS(Sampler):
     """DPS. One backward pass through the denoiser at each step.
+
+    Raises SamplerError where the prior gives no gradient.
 
     Args:
         zeta: length of the data step, as in the paper.
@@ -59,6 +61,11 @@ class DPS(Sampler):
             x = x.detach().requires_grad_()
             D = prior(x, sigma)
             z = A.forward(D)
+        if not z.requires_grad:
+            raise SamplerError(
+                "DPS differentiates the denoiser, and this prior gives no gradient: choose a sampler that needs none, "
+                "such as DiffPIR or RED-diff"
+            )
         v = problem.score(z)
         u = v / per_row(norm(v).clamp(min=torch.finfo(v.dtype).tiny), v)
         downhill = torch.autograd.grad(z, x, u)[0]  # - grad_x ||y - A D||

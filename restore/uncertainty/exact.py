@@ -59,7 +59,7 @@ class Exactness:
     coverage: Statistic
     mode_weights: Statistic
 
-    def deviations(self, tolerance: float = 4.0) -> dict[str, Statistic]:
+    def deviations(self, tolerance: float = 5.0) -> dict[str, Statistic]:
         """The statistics further than `tolerance` standard errors from an exact sampler's; empty if it passes."""
         both = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: s for name, s in both.items() if not s.z <= tolerance}

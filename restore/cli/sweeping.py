@@ -1,0 +1,121 @@
+"""`restore sweep`: settings against each other on one picture, by Hydra's multirun."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+from restore.modalities.image import Picture, read_picture, write_picture
+
+from .options import UsageError, split_overrides
+from .planning import check_writable
+from .printing import Bar
+from .restoring import DEFAULT_DRAWS, OPERATORS, tools
+from .settings import check, config_dir, plain, quoted
+
+ROW = "row.json"
+
+
+def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
+    """Run every combination and tabulate; the exit status."""
+    others, overrides = split_overrides(options.overrides)
+    if others:
+        raise UsageError(f"{others[0]!r} is no setting: write key=a,b,c; the picture goes with --input")
+    out = Path(options.output).absolute()
+    check_writable(out)
+    preset = _preset(options)
+    # Hydra's own words for a mistake are long, and come after half the work: look first.
+    check([*preset, *overrides])
+    source = _source(options, out)
+
+    from restore.scoring import Row, write_tables
+    from restore.simulate import parse_spec
+
+    for stale in out.glob(f"*/{ROW}"):
+        stale.unlink()
+    job = hydra.main(str(config_dir()), "config", version_base="1.3")(
+        lambda config: _one(plain(config), source, parse_spec(options.operator), options.noise, preset)
+    )
+    hydra_options = [f"hydra.sweep.dir={quoted(out)}", "hydra.sweep.subdir=${hydra.job.num}", "hydra/job_logging=none",
+                     "hydra/hydra_logging=none"]  # fmt: skip
+    with mock.patch.object(sys, "argv", ["restore sweep", "--multirun", *hydra_options, *preset, *overrides]):
+        job()
+    rows = [Row(**json.loads(path.read_text())) for path in out.glob(f"*/{ROW}")]
+    if not rows:
+        return 1
+    rows.sort(key=lambda row: -row.psnr)
+    print("\n" + write_tables(out, f"{options.operator}, noise {options.noise:g}, {source.name}", rows), end="")
+    print(f"\nwrote {out}/table.md, table.csv, table.json; the pictures are in its folders")
+    return 0
+
+
+def _preset(options: argparse.Namespace) -> list[str]:
+    from restore.simulate import parse_spec
+
+    try:
+        spec = parse_spec(options.operator)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    found = [f"operator={OPERATORS[spec.verb]}"]
+    if spec.verb == "deblur":
+        found += [f"operator.kernel={quoted(spec.options['kernel'])}", "operator.boundary=valid"]
+    return [*found, f"operator.factor={spec.options['factor']}"] if spec.verb == "upscale" else found
+
+
+def _source(options: argparse.Namespace, out: Path) -> Path:
+    """The clean picture: the one that was named, or scikit-image's astronaut."""
+    return Path(options.input) if options.input else bundled_picture(out / "truth.png")
+
+
+def bundled_picture(path: Path) -> Path:
+    """Write a part of a photograph that comes with scikit-image (NASA, public domain); the path."""
+    import numpy as np
+    from skimage.data import astronaut
+
+    data = np.moveaxis(astronaut()[:256, 100:356], -1, 0).astype(np.float32) / 255
+    write_picture(path, data, Picture(path, data, None, "PNG", "uint8"))
+    return path
+
+
+def _one(composed: dict[str, Any], source: Path, spec: Any, sigma: float, preset: list[str]) -> None:
+    """One combination: measure, restore, score; writes the pictures and the row into Hydra's folder for it."""
+    from restore.jobs import Job, Request, execute, pixels, prepare, sha256
+    from restore.scoring import score
+    from restore.simulate import measure
+
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    setting = " ".join(o for o in hydra_config.overrides.task if o not in preset)
+    picture = read_picture(source)
+    told = {name: str(composed["operator"][name]) for name in spec.options if name in composed["operator"]}
+    spec = replace(spec, options={**spec.options, **told})
+    measured = measure(picture.data, spec, sigma, composed["seed"], int(sha256(source)[:8], 16))
+    y = folder / "measured.tif"
+    write_picture(y, measured.data, Picture(y, measured.data, None, "TIFF", "float32"))
+    mask = None
+    if measured.missing is not None:
+        data, mask = measured.missing[None].astype("float32"), folder / "mask.png"
+        write_picture(mask, data, Picture(mask, data, None, "PNG", "uint8"))
+    request = Request(spec.verb, composed, noise=sigma, mask=mask, draws=composed["samples"] or DEFAULT_DRAWS)
+    kit = tools(json.dumps(composed))
+    prepared = prepare(Job(y, folder / "restored.png", "restored", Path(y.name)), request, kit)
+    bar = Bar(setting, quiet=False)
+    try:
+        outcome = execute(prepared, request, kit, bar)
+    finally:
+        bar.close()
+    try:
+        row = score(prepared, outcome, measured.truth, setting, source.name)
+        write_picture(folder / "restored.png", pixels(prepared, outcome.canvas.mean.read()), picture)
+    finally:
+        outcome.canvas.close()
+    print(f"{setting}: PSNR {row.psnr:.2f} (one draw {row.psnr_sample:.2f}), fit {row.fit:.2f}, {row.seconds:.1f} s", flush=True)
+    (folder / ROW).write_text(json.dumps(asdict(row)) + "\n")
