@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from skimage import data
 
@@ -18,7 +18,7 @@ from restore.core import restore
 from restore.priors.store import load_prior
 from restore.problem import Problem
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def main() -> None:
@@ -36,15 +36,14 @@ def main() -> None:
     A, noise = Mask(kept, channels=3), Gaussian(0.05)
     problem = Problem(noise.sample(A(truth), Draws(1)), A, noise)
 
-    recipe = yaml.safe_load((CONFIGS / "recipe" / "inpaint.yaml").read_text())
-    name = recipe["sampler"]
-    sampler = instantiate(yaml.safe_load((CONFIGS / "sampler" / f"{name}.yaml").read_text()) | recipe[name])
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        sampler = instantiate(compose("config", ["operator=mask", "sampler=diffpir"])["sampler"])
     result = restore(
         problem,
         load_prior("photos"),
         sampler,
         num_samples=args.draws,
-        callback=lambda step, steps, sigma, x: print(f"\r{name} {step}/{steps}", end="", flush=True),
+        callback=lambda step, steps, sigma, x: print(f"\r{step}/{steps}", end="", flush=True),
     )
     error = (result.mean - truth[0]).square().mean(0).sqrt()  # root mean square over the colours
     spread = result.std.square().mean(0).sqrt()

@@ -19,7 +19,7 @@ from typing import Any
 import classical
 import rivals
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from report import bars, tables, write_between
 from tasks import TASKS, Task, find_pictures, load, psnr, ssim
@@ -31,18 +31,15 @@ from restore.priors.store import load_prior
 from restore.problem import Problem
 from restore.samplers.base import Sampler
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 Row = dict[str, Any]
 
 
-def recipes(task: str) -> dict[str, Sampler]:
-    """Our samplers with the parameters chosen for a task."""
-    recipe = yaml.safe_load((CONFIGS / "recipe" / f"{task}.yaml").read_text())
-    recipe.pop("sampler")
-    return {
-        name: instantiate(yaml.safe_load((CONFIGS / "sampler" / f"{name}.yaml").read_text()) | (parameters or {}))
-        for name, parameters in recipe.items()
-    }
+def recipes(operator: str) -> dict[str, Sampler]:
+    """Our samplers as the command line would set them for an operator."""
+    names = (path.stem.removeprefix(f"{operator}_") for path in sorted((CONFIGS / "recipe").glob(f"{operator}_*.yaml")))
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return {n: instantiate(compose("config", [f"operator={operator}", f"sampler={n}"])["sampler"]) for n in names}
 
 
 def scored(problem: Problem, truth: Tensor, estimates: Tensor, nfe: float, seconds: float) -> Row:
@@ -88,7 +85,7 @@ def plan(task: Task, prior: Denoiser, draws: int, digest: str) -> dict[str, tupl
             f"{name} {digest}",
             lambda p, t, f, run=run: timed(p, t, lambda: run(p, prior, f), prior),
         )
-    for name, sampler in recipes(task.name).items():
+    for name, sampler in recipes(task.recipe).items():
         jobs[name] = (
             "ours",
             f"{sampler} x{draws} {digest}",

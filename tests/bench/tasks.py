@@ -48,9 +48,10 @@ def load(path: Path, crop: int | None = None, even: bool = False) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of damage; `sigma` is the std of its noise in `[0, 1]`."""
+    """One kind of damage; `sigma` is the std of its noise in `[0, 1]`, `recipe` how our recipes call the operator."""
 
     name: str
+    recipe: str
     title: str
     sigma: float
     operator: Callable[[tuple[int, ...], int], LinearOperator]  # of the picture's shape and the file's number
@@ -69,15 +70,17 @@ def _missing(shape: tuple[int, ...], file: int) -> Mask:
 TASKS = {
     task.name: task
     for task in (
-        Task("inpaint", "70 % of the pixels missing, noise 0.05", 0.05, _missing),
+        Task("inpaint", "mask", "70 % of the pixels missing, noise 0.05", 0.05, _missing),
         Task(
             "deblur",
+            "blur",
             "Gaussian blur, std 2 pixels, noise 0.02",
             0.02,
             lambda shape, _: Blur(kernels.gaussian(2.0), shape),
         ),
         Task(
             "upscale",
+            "downsample",
             "2x bicubic with antialiasing, noise 0.02",
             0.02,
             lambda shape, _: Downsample(shape, 2, "bicubic"),
