@@ -53,9 +53,7 @@ class TileDraws(Draws):
     block = 64
     _far = 1 << 20  # makes block numbers non-negative, as seeds must be
 
-    def __init__(
-        self, seed: int, draws: Sequence[int], file: int, *, origin: tuple[int, int], window: tuple[int, int]
-    ):
+    def __init__(self, seed: int, draws: Sequence[int], file: int, *, origin: tuple[int, int], window: tuple[int, int]):
         self.keys = [(seed, file, i) for i in draws]
         self.origin, self.window, self.calls = origin, tuple(window), 0
         self.generators = [generator(*key, *(self._far + o for o in origin)) for key in self.keys]

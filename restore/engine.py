@@ -113,6 +113,7 @@ def run(
         for i, row in enumerate(rows):
             for column in columns:
                 piece = task.piece(Box(row.start, column.start, len(row.window), len(column.window)))
+                height, width = piece.operator.ishape[-2:]
                 problem = Problem(piece.y.to(device), piece.operator.to(device), Gaussian(sigma))
                 if sampler is None:
                     with torch.no_grad():
@@ -127,7 +128,7 @@ def run(
                         chunk=_chunk(piece),
                         seed=seed,
                         file=file,
-                        draws=partial(TileDraws, origin=piece.origin, window=piece.operator.ishape[-2:]),
+                        draws=partial(TileDraws, origin=piece.origin, window=(height, width)),
                         callback=_Steps(progress, done / total, 1 / total, math.ceil(draws / _chunk(piece))),
                     )
                     samples, nfe, backward = result.samples, nfe + result.nfe, backward + result.backward

@@ -20,7 +20,9 @@ BLOCK = 16
 QUIET, QUIET_Z = 0.15, -1.036
 
 
-def estimate_noise(data: np.ndarray, kept: np.ndarray | None = None, limits: tuple[float, float] | None = None) -> float | None:
+def estimate_noise(
+    data: np.ndarray, kept: np.ndarray | None = None, limits: tuple[float, float] | None = None
+) -> float | None:
     """Standard deviation of the noise in `data`, in its units.
 
     Args:
@@ -33,7 +35,8 @@ def estimate_noise(data: np.ndarray, kept: np.ndarray | None = None, limits: tup
     """
     kept = np.ones(data.shape[1:], bool) if kept is None else kept
     if limits is not None:
-        kept = kept & _unclipped((data <= limits[0]).any(0) | (data >= limits[1]).any(0), kept)
+        clipped = np.logical_or.reduce([(plane <= limits[0]) | (plane >= limits[1]) for plane in data])
+        kept = kept & _unclipped(clipped, kept)
     found = [e for e in (_subspace(data, kept), _quiet_blocks(data, kept)) if e is not None]
     return min(found, default=None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from restore.modalities.image import Picture, mask_from_alpha, read_mask, read_p
 from restore.priors.base import Denoiser
 from restore.samplers.base import Sampler, SamplerError
 from restore.tasks import Deblur, Denoise, Inpaint, Make, Task, Unrestorable, Upscale
+
 
 @dataclass(frozen=True)
 class Request:
@@ -127,7 +127,8 @@ def prepare(job: Job, request: Request, tools: Tools) -> Prepared:
         task, like = _task(data, picture, job, request, tools.make)
         noise = _noise(task, picture, units, request, tools.prior)
         if not tools.prior.accepts(task.shape):
-            raise Unrestorable(f"signals of shape {task.shape}", f"{tools.prior.shape} for this prior", "choose another")
+            wanted = f"{tools.prior.shape} for this prior"
+            raise Unrestorable(f"signals of shape {task.shape}", wanted, "choose another with --prior")
     except Unrestorable as error:
         raise InputError(job.source, error.seen, error.wanted, error.cure) from error
     if noise.sigma > tools.prior.sigma_max:
@@ -181,14 +182,14 @@ def nearest_folder(path: Path) -> Path:
 
 def read_kernel(text: str) -> torch.Tensor:
     """A point spread function from `gaussian:2.0`, `motion:15,30`, `disk:4` or a file."""
-    return kernels.gaussian(float(text.partition(":")[2]))
+    return kernels.parse(text)
 
 
 def _units(picture: Picture) -> tuple[Units, list[str]]:
     if picture.depth != "float32":
         return Units(), []
     low, high = float(picture.data.min()), float(picture.data.max())
-    if 0 <= low and high <= 1:
+    if low >= 0 and high <= 1:
         return Units(), []
     if low == high:
         raise InputError(picture.path, f"all values are {low:g}", "a picture", "check how it was saved")
@@ -206,6 +207,7 @@ def _task(data: np.ndarray, picture: Picture, job: Job, request: Request, make: 
     assert request.verb == "inpaint"
     if request.mask is None:
         missing = mask_from_alpha(picture)
+        assert picture.alpha is not None
         like = replace(picture, alpha=np.where(missing, np.float32(1), picture.alpha))
         return Inpaint(data, make, missing), like
     path = request.mask
@@ -223,5 +225,3 @@ def _noise(task: Task, picture: Picture, units: Units, request: Request, prior: 
     rounding = {"uint8": 1 / 255, "uint16": 1 / 65535, "float32": 0.0}[picture.depth] / 12**0.5
     limits = None if picture.depth == "float32" else (0.0, 1.0)
     return judge_noise(task, limits, max(rounding, prior.sigma_min))
-
-

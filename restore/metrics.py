@@ -28,7 +28,7 @@ def fitting(truth: np.ndarray, shape: tuple[int, ...], source: Path) -> np.ndarr
 
 
 def psnr(data: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB, all channels together; the peak is 1, or the range of a truth that goes beyond."""
+    """Peak signal-to-noise ratio in dB over all channels; the peak is 1, or the range of a truth that goes beyond."""
     error = np.mean([np.square(a - b).mean(dtype=np.float64) for a, b in zip(data, truth, strict=True)])
     peak = max(1.0, float(truth.max() - truth.min()))
     return float(10 * np.log10(peak**2 / max(float(error), 1e-20)))

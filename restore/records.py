@@ -1,7 +1,7 @@
 """Results as files: the picture, what stands beside it, and the `run.json` that tells finished from unfinished.
 
-`run.json` holds the checksum of the output and is renamed into place just before it. So an output with a `run.json` that
-names its checksum is finished, whenever and however the run that made it was stopped.
+`run.json` holds the checksum of the output and is renamed into place just before it. So an output with a `run.json`
+that names its checksum is finished, whenever and however the run that made it was stopped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from restore import __version__
 from restore.engine import Outcome
-from restore.errors import InputError, OutputError
+from restore.errors import OutputError
 from restore.files import atomic_write
 from restore.jobs import Job, Prepared, Request, pixels, sha256
 from restore.metrics import fitting, psnr
@@ -149,21 +149,15 @@ def _extras(prepared: Prepared, outcome: Outcome, truth: np.ndarray | None) -> t
     job, canvas, units = prepared.job, outcome.canvas, prepared.units
     suffix = ".tif" if FORMATS[job.output.suffix.lower()] == "TIFF" else ".png"
     spread, board = job.beside(f"_std{suffix}"), job.beside("_panel.png")
-    files, notes = [], []
+    files, notes, last = [], [], []
     y, kept = prepared.task.data, prepared.task.kept
     shown = [("what was measured", _small(units.outward(y if kept is None else np.where(kept, y, np.float32(1)))))]
     mean = pixels(prepared, canvas.mean.read())
     shown.append((what_it_is(outcome.draws), _small(mean)))
     if truth is not None:
         truth = fitting(truth, mean.shape, job.source)
-        shown.append(("truth", _small(truth)))
-        shown.append(("error of the mean", _small(_rms(mean - truth))[0]))
+        last = [("truth", _small(truth)), ("error of the mean", _small(_rms(mean - truth))[0])]
     del mean
-    if outcome.draws > 1:
-        std = canvas.std.read() * np.float32(units.scale)
-        notes.append(f"{std_map(spread, std)}; {HONESTLY}")
-        files.append(spread.name)
-        shown.append((f"standard deviation\n{HONESTLY}", _small(std)[0]))
     for i, spool in enumerate(canvas.samples, 1):  # none for a single draw, which is the output itself
         path = job.beside(f"_sample-{i:02d}{job.output.suffix}")
         sample = pixels(prepared, spool.read())
@@ -171,7 +165,12 @@ def _extras(prepared: Prepared, outcome: Outcome, truth: np.ndarray | None) -> t
         files.append(path.name)
         if i <= 2:
             shown.append((f"sample {i}", _small(sample)))
-    panel(board, shown)
+    if outcome.draws > 1:
+        std = canvas.std.read() * np.float32(units.scale)
+        notes.append(f"{std_map(spread, std)}; {HONESTLY}")
+        files.append(spread.name)
+        shown.append((f"standard deviation\n{HONESTLY}", _small(std)[0]))
+    panel(board, shown + last)
     return [*files, board.name], notes
 
 

@@ -40,6 +40,12 @@ class Row:
     nfe: float
     seconds: float
 
+    def __str__(self) -> str:
+        return (
+            f"PSNR {self.psnr:.2f} (one draw {self.psnr_sample:.2f}), SSIM {self.ssim:.3f}, data fit {self.fit:.2f}, "
+            f"{self.seconds:.1f} s"
+        )
+
 
 def score(prepared: Prepared, outcome: Outcome, truth: np.ndarray, setting: str, picture: str) -> Row:
     """Score one outcome against the truth, both in the units of the file.

@@ -1,7 +1,7 @@
 """A person's tasks, as problems: what the answer's size is, and which problem each tile of it poses.
 
-A tile is a rectangle of the answer. Its problem may reach beyond it where data depend on pixels outside: the operator is
-that of the whole picture, restricted to the data that lie in the tile.
+A tile is a rectangle of the answer. Its problem may reach beyond it where data depend on pixels outside: the operator
+is that of the whole picture, restricted to the data that lie in the tile.
 """
 
 from __future__ import annotations

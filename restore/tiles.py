@@ -51,13 +51,13 @@ def cut(length: int, tile: int, overlap: int, align: int = 1) -> list[Span]:
         align: tiles start and end at multiples of this.
 
     Raises:
-        ValueError: the tile is smaller than about three overlaps.
+        ValueError: the tile is smaller than two overlaps.
     """
     if length <= tile:
         return [Span(0, np.ones(length, np.float32))]
-    if tile < 3 * overlap + 2 * align:
+    if tile < 2 * (overlap + align):
         raise ValueError(
-            f"a tile of {tile} pixels is too small for overlaps of {overlap}: give at least {3 * overlap + 2 * align}"
+            f"a tile of {tile} pixels is too small for overlaps of {overlap}: give at least {2 * (overlap + align)}"
         )
     count = -(-(length - overlap) // (tile - overlap - align + 1))
     tile = -(-(length + (count - 1) * overlap) // (count * align)) * align
@@ -67,10 +67,10 @@ def cut(length: int, tile: int, overlap: int, align: int = 1) -> list[Span]:
         window = np.ones(tile, np.float32)
         if i > 0:
             rise = _rise(starts[i - 1] + tile - start)
-            window[: len(rise)] = rise
+            window[: len(rise)] *= rise
         if i < count - 1:
             fall = 1 - _rise(start + tile - starts[i + 1])
-            window[tile - len(fall) :] = fall
+            window[tile - len(fall) :] *= fall
         spans.append(Span(start, window))
     return spans
 

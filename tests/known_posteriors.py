@@ -50,8 +50,8 @@ def _prior(name: str, size: int) -> GaussianMixture:
     i, j = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     checks, stripes = (-1.0) ** (i + j), (-1.0) ** i
     patterns = torch.stack([checks, -checks, stripes, -stripes]).double()[:, None]
-    # 3 x 8 / size: the same distance between the modes in standard deviations of the noise, whatever the size
-    return GaussianMixture(torch.tensor([0.4, 0.3, 0.2, 0.1]), mean + 0.03 * 8 / size * patterns, C / 4)
+    # 8 / size: the same distance between the modes in standard deviations of the noise, whatever the size
+    return GaussianMixture(torch.tensor([0.4, 0.3, 0.2, 0.1]), mean + 0.015 * 8 / size * patterns, C / 4)
 
 
 def operator(name: str, size: int) -> LinearOperator:

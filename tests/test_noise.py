@@ -26,7 +26,7 @@ def support(noise: NoiseModel, z: float) -> tuple[torch.Tensor, float]:
     """Points `(N, 1)` that cover `p(y | z)`, and the weight of each in a sum over `y`."""
     if isinstance(noise, Poisson):
         return noise.gain * torch.arange(400, dtype=torch.float64)[:, None], 1.0
-    lo, hi, n = {Gaussian: (-5, 8, 20001), Gamma: (0, 60, 400001), PoissonGaussian: (-4, 60, 200001)}[type(noise)]
+    lo, hi, n = {Gaussian: (-5, 8, 20001), Gamma: (0, 60, 400001), PoissonGaussian: (-4, 60, 20001)}[type(noise)]
     y = torch.linspace(lo, hi, n, dtype=torch.float64)[:, None]
     if isinstance(noise, Gamma):
         y = y + (hi - lo) / (n - 1) / 2

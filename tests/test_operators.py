@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -128,11 +130,15 @@ NONLINEAR: dict[str, Operator] = {
 
 
 def public_operators() -> set[type[Operator]]:
-    """Every concrete operator class defined in a module of `operators` under a public name."""
+    """Every concrete operator class defined in a module of `operators` under a public name.
+
+    Those of `operators.interop` are held to the laws in `tests/test_interop.py`.
+    """
     found = set()
-    for info in pkgutil.walk_packages(operators.__path__, "operators."):
-        for name, cls in inspect.getmembers(importlib.import_module(info.name), inspect.isclass):
-            if issubclass(cls, Operator) and cls.__module__ == info.name and not name.startswith("_"):
+    modules = {info.name for info in pkgutil.walk_packages(operators.__path__, "operators.")} - {"operators.interop"}
+    for module in modules:
+        for name, cls in inspect.getmembers(importlib.import_module(module), inspect.isclass):
+            if issubclass(cls, Operator) and cls.__module__ == module and not name.startswith("_"):
                 found.add(cls)
     return {cls for cls in found if not inspect.isabstract(cls)}
 
@@ -469,3 +475,14 @@ def test_magnitude_keeps_energy_forgets_position_and_differentiates_at_zero():
     zero = torch.zeros(1, 1, 6, 5, requires_grad=True)
     (grad,) = torch.autograd.grad(A(zero).sum(), zero)
     assert torch.isfinite(grad).all()
+
+
+def test_public_names_load_on_first_use_and_nothing_heavy():
+    code = (
+        "import sys, operators; assert 'torch' not in sys.modules\n"
+        "for name in operators.__all__: getattr(operators, name)\n"
+        "assert not {'kornia', 'deepinv', 'torchvision', 'skimage'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="Blurr"):
+        _ = operators.Blurr

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from known_posteriors import problem, samplers
+from known_posteriors import prior, problem, samplers
 from torch import Tensor
 
 from operators import kernels
@@ -65,11 +65,12 @@ OPERATORS = {
 
 @pytest.mark.parametrize("kind", ["as it is", "svd", "solve"])
 @pytest.mark.parametrize("sigma_y", [0.02, 0.2])
+@pytest.mark.parametrize("tau", [0.3, 0.8], ids=["below scale", "above scale"])
 @pytest.mark.parametrize("name", OPERATORS)
-def test_ddnm_leaves_the_noise_of_the_rung_in_every_direction(name, sigma_y, kind):
+def test_ddnm_leaves_the_noise_of_the_rung_in_every_direction(name, tau, sigma_y, kind):
     """White noise of std `sigma_next` in all, the share that the data carry included: the denoiser relies on it."""
     A = OPERATORS[name] if kind == "as it is" else {"svd": Spectral, "solve": Unknown}[kind](OPERATORS[name])
-    rows, sigma, tau = 4000, 0.4, 0.3
+    rows, sigma = 4000, 1.3 * tau
     rng, noise = Draws(0, range(rows)), Gaussian(sigma_y)
     truth = torch.full((rows, *SHAPE), 0.5, dtype=torch.float64)
     P = Problem(noise.sample(A(truth), rng), A, noise)
@@ -142,7 +143,7 @@ class Square(Operator):
 
 @pytest.mark.parametrize("sampler", [REDdiff(steps=200), DPS(steps=200, zeta=1.0)], ids=["reddiff", "dps"])
 def test_gradient_samplers_serve_any_operator_and_noise(sampler):
-    P, D = problem("gaussian", "blur", 8)
+    D = prior("gaussian", 8)
     truth = D.sample(Draws(7))
     A = Square(D.shape, D.shape) @ Identity(D.shape)
     noise = Poisson(100.0)

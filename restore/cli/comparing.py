@@ -15,9 +15,10 @@ from restore.modalities.image import read_picture
 
 from .options import UsageError, split_overrides, suggestion
 from .planning import check_writable
-from .restoring import DEFAULT_DRAWS, OPERATORS, drawing, tools
+from .restoring import DEFAULT_DRAWS, OPERATORS, drawing
 from .settings import names, quoted, settings
 from .simulating import RECIPE
+from .working import tools
 
 
 def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
@@ -38,7 +39,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
 
     from restore.scoring import write_tables
 
-    rows, shown, failed = [], {}, 0
+    rows, failed = [], 0
+    shown: dict[str, np.ndarray] = {}
     for entry in recipe["files"]:
         truth = _truth(entry, recipe, options.ref)
         for name, composed in chosen.items():
@@ -49,8 +51,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
                 failed += 1
                 continue
             rows.append(row)
-            print(f"{row.picture}  {name}: PSNR {row.psnr:.2f} (one draw {row.psnr_sample:.2f}), fit {row.fit:.2f}, "
-                  f"{row.seconds:.1f} s", flush=True)  # fmt: skip
+            print(f"{row.picture}  {name}: {row}", flush=True)
             if entry is recipe["files"][0]:
                 shown |= pictures
     if not rows:

@@ -1,4 +1,4 @@
-"""What can be typed: the verbs, their options, and suggestions for what was mistyped. Only the standard library here."""
+"""What can be typed: the verbs, their options, suggestions for what was mistyped. Only the standard library here."""
 
 from __future__ import annotations
 
@@ -124,7 +124,8 @@ def _restoring(p: Parser, inputs: str = "+") -> None:
 
 def _drawing(p: Parser) -> None:
     p.add_argument("--noise", type=noise, metavar="S|auto",
-                   help="standard deviation of the noise, in the picture's units: 0.05 or 12/255 (default: estimated)")  # fmt: skip
+                   help="standard deviation of the noise, in the picture's units: 0.05 or 12/255 "
+                   "(default: estimated)")  # fmt: skip
     p.add_argument("--samples", type=count, metavar="K", help="draw K pictures; the result is their mean; writes them, "
                    "a map of their spread and a panel beside it")  # fmt: skip
     p.add_argument("--sampler", metavar="NAME", help="see `restore list samplers`")
@@ -148,7 +149,8 @@ def _inpaint(p: Parser) -> None:
 def _deblur(p: Parser) -> None:
     _restoring(p)
     p.add_argument("--kernel", required=True, metavar="PSF",
-                   help="gaussian:2.0 (sigma), motion:15,30 (length, degrees), disk:4 (radius), or a picture of a point")  # fmt: skip
+                   help="gaussian:2.0 (sigma), motion:15,30 (length, degrees), disk:4 (radius), "
+                   "or a picture of a point")  # fmt: skip
     p.add_argument("--boundary", choices=("valid", "circular"), default="valid",
                    help="what lies beyond the frame: unknown (valid, default) or the other side")  # fmt: skip
 
@@ -160,7 +162,8 @@ def _upscale(p: Parser) -> None:
 
 
 def _measuring(p: Parser, noise_needed: bool) -> None:
-    p.add_argument("--operator", required=noise_needed, metavar="SPEC", default=None if noise_needed else "blur:gaussian:2.0",
+    p.add_argument("--operator", required=noise_needed, metavar="SPEC",
+                   default=None if noise_needed else "blur:gaussian:2.0",
                    help="identity, mask:0.7 (share missing), blur:gaussian:2.0, downsample:2")  # fmt: skip
     p.add_argument("--noise", type=positive, required=noise_needed, metavar="S", default=None if noise_needed else 0.02,
                    help="standard deviation, 0.05 or 12/255")  # fmt: skip
@@ -178,7 +181,7 @@ def _simulate(p: Parser) -> None:
 def _compare(p: Parser) -> None:
     p.add_argument("inputs", nargs="+", metavar="MEAS|key=value", help="a folder that `simulate` made")
     p.add_argument("--samplers", metavar="A,B", help="default: all there are")
-    p.add_argument("--ref", metavar="TRUTH", help="folder of the true pictures (default: those that `simulate` was given)")
+    p.add_argument("--ref", metavar="TRUTH", help="the true pictures (default: those that `simulate` was given)")
     p.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder for the report")
     _drawing(p)
 

@@ -53,7 +53,7 @@ def _folder(
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file, but {source} is a folder: give a folder with -o")
     if target.resolve() == source.resolve() or source.resolve() in target.resolve().parents:
-        raise UsageError(f"the output {target} lies in the input folder {source}: choose a folder outside of it with -o")
+        raise UsageError(f"the output {target} lies in the input folder {source}: choose one outside of it with -o")
     try:
         found = list_pictures(source)
     except InputError as error:

@@ -44,8 +44,13 @@ def ending(record: Record, told: Sequence[str]) -> list[str]:
     if result["psnr"] is not None:
         lines.append(f"  psnr      {result['psnr']:.2f} dB")
     lines += [f"  note      {note}" for note in record["notes"] if note not in told]
-    names = [os.path.relpath(output), *record["files"]]
-    lines.append(f"  wrote     {', '.join(names)} ({result['is']}; {result['seconds']:.1f} s)")
+    samples = [name for name in record["files"] if "_sample-" in name]
+    others = [name for name in record["files"] if name not in samples]
+    if samples:
+        others.insert(0, samples[0] if len(samples) == 1 else f"{samples[0]} to {samples[-1]}")
+    lines.append(f"  wrote     {os.path.relpath(output)}: {result['is']}, {result['seconds']:.1f} s")
+    if others:
+        lines.append(f"            {', '.join(others)}")
     return lines
 
 
@@ -82,7 +87,8 @@ class Bar:
         full = round(done * self.width)
         left = (now - self.start) * (1 - done) / max(done, 1e-9)
         bar = "#" * full + "." * (self.width - full)
-        print(f"\r{self.name} [{bar}] {100 * done:3.0f} % {_clock(left)} left \033[K", end="", file=sys.stderr, flush=True)
+        line = f"\r{self.name} [{bar}] {100 * done:3.0f} % {_clock(left)} left \033[K"
+        print(line, end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Remove it."""

@@ -39,16 +39,23 @@ def settings(overrides: Sequence[str]) -> Plain:
     Raises:
         UsageError: an unknown group, choice or key (with a suggestion), or a value of the wrong form.
     """
-    check(overrides)
+    for override in check(overrides):
+        if override.is_sweep_override():
+            raise UsageError(
+                f"{override.input_line} is several values, and one is wanted: `restore sweep` tries several; "
+                "a text with a comma in it needs quotes of its own"
+            )
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         try:
-            return plain(compose("config", overrides=list(overrides)))
+            composed = compose("config", overrides=list(overrides))
+            _check_numbers(plain(composed), overrides)
+            return plain(composed)
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(_first_line(error)) from error
 
 
-def check(overrides: Sequence[str]) -> None:
-    """Refuse overrides that name what does not exist. Values that are lists of choices (a sweep) are looked into.
+def check(overrides: Sequence[str]) -> list[Override]:
+    """The overrides as Hydra reads them, once all of them name what exists; lists of choices (a sweep) are looked into.
 
     Raises:
         UsageError: with a suggestion.
@@ -79,6 +86,37 @@ def check(overrides: Sequence[str]) -> None:
         raise UsageError(
             f"unknown setting {key!r}; " + (f"did you mean {near[0]}?" if near else "see `restore list settings`")
         )
+    return parsed
+
+
+def _check_numbers(composed: Plain, overrides: Sequence[str]) -> None:
+    """Refuse words where the defaults have numbers. Hydra, without a schema, takes anything."""
+    groups = [o for o in overrides if "." not in o.split("=")[0] and o.split("=")[0] in composed]
+    chosen = [o for o in groups if isinstance(composed[o.split("=")[0]], dict)]
+    before = plain(compose("config", overrides=chosen))
+    for name, value in _leaves(composed):
+        default = dict(_leaves(before)).get(name)
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        if (number or name in ("samples", "noise.sigma")) and not isinstance(value, int | float | None):
+            raise UsageError(f"{name}={value}: a number is wanted" + (f", such as {default}" if number else ""))
+    for name, least in (("samples", 1), ("seed", 0), ("tile", 1)):
+        value = composed[name]
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise UsageError(f"{name}={value}: a whole number of at least {least} is wanted")
+    sigma = composed["noise"].get("sigma")
+    if sigma is not None and not 0 < sigma < float("inf"):
+        raise UsageError(f"noise.sigma={sigma} is {'negative' if sigma < 0 else 'not positive'}: give 0.05, for example")
+    steps = composed["sampler"].get("steps", 1)
+    if steps < 1 or steps != int(steps):
+        raise UsageError(f"sampler.steps={steps}: a whole number of at least 1 is wanted")
+
+
+def _leaves(composed: Plain, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in composed.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def quoted(value: object) -> str:
@@ -107,7 +145,7 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
         yield prefix + str(name)
         child = None if OmegaConf.is_missing(config, name) else config[name]
         if isinstance(child, DictConfig):
-            yield from _keys(child, f"{prefix}{name}.")
+            yield from _keys(child, f"{prefix}{name!s}.")
 
 
 def plain(config: DictConfig) -> Plain:

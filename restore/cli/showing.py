@@ -126,8 +126,8 @@ def _prior() -> str:
 
     from operators.random import generator
 
-    from .restoring import tools
     from .settings import settings
+    from .working import tools
 
     composed = settings([])
     kit = tools(json.dumps(composed))

@@ -51,19 +51,19 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             failed += 1
     if not entries:
         return 1
-    recipe = {
+    recipe: dict[str, Any] = {
         "operator": spec.text, "verb": spec.verb, "options": spec.options, "noise": options.noise, "seed": options.seed,
         "version": __version__, "argv": ["restore", *argv], "files": entries,
     }  # fmt: skip
     with atomic_write(out / RECIPE) as temporary:
         temporary.write_text(json.dumps(recipe, indent=2) + "\n")
     if not options.quiet:
-        words = [
+        command = [
             "restore", spec.verb, str(out / "pictures"), *_arguments(spec, out), "--noise", str(options.noise),
             "--ref", str(source), "-o", f"{out}_restored",
         ]  # fmt: skip
-        print(f"{len(entries)} pictures measured with {spec.text} and noise {options.noise:g}, in {out}")
-        print(f"to restore them:  {shlex.join(words)}")
+        print(f"{len(entries)} picture{'s' * (len(entries) > 1)} measured with {spec.text} and noise {options.noise:g}, in {out}")
+        print(f"to restore them:  {shlex.join(command)}")
     return 1 if failed else 0
 
 
@@ -75,7 +75,7 @@ def _arguments(spec: Any, out: Path) -> list[str]:
     return ["-x", spec.options["factor"]] if spec.verb == "upscale" else []
 
 
-def _one(file: Path, relative: Path, out: Path, spec: Any, options: argparse.Namespace) -> dict[str, str | None]:
+def _one(file: Path, relative: Path, out: Path, spec: Any, options: argparse.Namespace) -> dict[str, Any]:
     from restore.jobs import sha256
     from restore.simulate import measure
 
@@ -83,9 +83,16 @@ def _one(file: Path, relative: Path, out: Path, spec: Any, options: argparse.Nam
     measured = measure(picture.data, spec, options.noise, options.seed, int(checksum[:8], 16))
     # What JPEG and lossy WebP would add is not in the model of the measurement.
     relative = relative.with_suffix(".tif" if options.float else ".tif" if picture.format == "TIFF" else ".png")
-    like = replace(picture, alpha=None, **({"depth": "float32", "format": "TIFF", "kept": None} if options.float else {}))
+    like = replace(picture, alpha=None)
+    if options.float:
+        like = replace(like, depth="float32", format="TIFF", kept=None)
     write_picture(out / "pictures" / relative, measured.data, like)
-    entry = {"picture": f"pictures/{relative}", "mask": None, "truth": str(file.absolute()), "sha256": checksum}
+    entry: dict[str, Any] = {
+        "picture": f"pictures/{relative}",
+        "mask": None,
+        "truth": str(file.absolute()),
+        "sha256": checksum,
+    }
     if measured.missing is not None:
         mask = measured.missing[None].astype(np.float32)
         relative = relative.with_suffix(".png")

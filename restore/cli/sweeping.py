@@ -18,8 +18,9 @@ from restore.modalities.image import Picture, read_picture, write_picture
 from .options import UsageError, split_overrides
 from .planning import check_writable
 from .printing import Bar
-from .restoring import DEFAULT_DRAWS, OPERATORS, tools
+from .restoring import DEFAULT_DRAWS, OPERATORS
 from .settings import check, config_dir, plain, quoted
+from .working import tools
 
 ROW = "row.json"
 
@@ -33,7 +34,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     check_writable(out)
     preset = _preset(options)
     # Hydra's own words for a mistake are long, and come after half the work: look first.
-    check([*preset, *overrides])
+    swept = {o.key_or_group for o in check([*preset, *overrides]) if o.is_sweep_override()} or {"sampler"}
     source = _source(options, out)
 
     from restore.scoring import Row, write_tables
@@ -42,7 +43,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     for stale in out.glob(f"*/{ROW}"):
         stale.unlink()
     job = hydra.main(str(config_dir()), "config", version_base="1.3")(
-        lambda config: _one(plain(config), source, parse_spec(options.operator), options.noise, preset)
+        lambda config: _one(plain(config), source, parse_spec(options.operator), options.noise, swept)
     )
     hydra_options = [f"hydra.sweep.dir={quoted(out)}", "hydra.sweep.subdir=${hydra.job.num}", "hydra/job_logging=none",
                      "hydra/hydra_logging=none"]  # fmt: skip
@@ -85,7 +86,7 @@ def bundled_picture(path: Path) -> Path:
     return path
 
 
-def _one(composed: dict[str, Any], source: Path, spec: Any, sigma: float, preset: list[str]) -> None:
+def _one(composed: dict[str, Any], source: Path, spec: Any, sigma: float, swept: set[str]) -> None:
     """One combination: measure, restore, score; writes the pictures and the row into Hydra's folder for it."""
     from restore.jobs import Job, Request, execute, pixels, prepare, sha256
     from restore.scoring import score
@@ -93,7 +94,7 @@ def _one(composed: dict[str, Any], source: Path, spec: Any, sigma: float, preset
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    setting = " ".join(o for o in hydra_config.overrides.task if o not in preset)
+    setting = " ".join(o.replace("\\", "") for o in hydra_config.overrides.task if o.split("=")[0] in swept)
     picture = read_picture(source)
     told = {name: str(composed["operator"][name]) for name in spec.options if name in composed["operator"]}
     spec = replace(spec, options={**spec.options, **told})
@@ -117,5 +118,5 @@ def _one(composed: dict[str, Any], source: Path, spec: Any, sigma: float, preset
         write_picture(folder / "restored.png", pixels(prepared, outcome.canvas.mean.read()), picture)
     finally:
         outcome.canvas.close()
-    print(f"{setting}: PSNR {row.psnr:.2f} (one draw {row.psnr_sample:.2f}), fit {row.fit:.2f}, {row.seconds:.1f} s", flush=True)
+    print(f"{setting}: {row}", flush=True)
     (folder / ROW).write_text(json.dumps(asdict(row)) + "\n")

@@ -137,7 +137,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether convolutions in bfloat16 have hardware of their own there (AVX512-BF16, AMX; CUDA from Ampere on)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not in every release from 2.4 on
+    return device.type == "cpu" and asked is not None and asked()
 
 
 class EDMDenoiser(Denoiser):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, channels_last
 
 from restore.errors import InputError
@@ -71,7 +71,7 @@ def save_prior(denoiser: EDMDenoiser, folder: Path) -> None:
     }
     weights = {k: v.detach().cpu().half().contiguous() for k, v in denoiser.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary)
+        temporary.write_bytes(save(weights))
     with atomic_write(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n")
 

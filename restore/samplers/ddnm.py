@@ -8,11 +8,12 @@ step `D + tau (eta n + sqrt(1 - eta^2) eps)`, and a direction of singular value 
 - `y/s + sqrt(tau^2 - sigma_y^2/s^2) n`                           where `s tau >= sigma_y`,
 - `D + sqrt(1 - eta^2) (tau/sigma_y) (y - s D) + eta tau n`       otherwise; both carry noise of std `tau` in all.
 
-Where no SVD is known (departure, ours): `x' = z + (A'A + beta I)^-1 A'(y - A z + tau A n3)`, with `z` the DDIM step
-and `beta = sigma_y^2 / (2 tau^2)`. Per singular value the noise, with what `y` carries counted in, has the variance
-`[s^2 sigma_y^2 + tau^2 s^4 + tau^2 beta^2] / (s^2 + beta)^2 = tau^2`: that of the rung in every direction. It tends
-to DDNM as `sigma_y -> 0`, needs one solve, and its right-hand side lies in the range of `A'`, where CG converges
-best.
+Where no SVD is known (departure, ours): `x' = z + (A'A + beta I)^-1 A'(y - A z + tau A n3)` with
+`z = D + tau (kappa n3 + c eps + f n)`, `beta = max(sigma_y^2 / (2 tau^2), sigma_y^2 / scale^2)`,
+`kappa = 1 - sigma_y^2 / (2 tau^2 beta)` and `kappa^2 + c^2 + f^2 = 1`. Per singular value the noise, with what `y`
+carries counted in, has the variance `[s^2 sigma_y^2 + (tau s^2 + tau beta kappa)^2 + tau^2 beta^2 (1 - kappa^2)] /
+(s^2 + beta)^2 = tau^2`: that of the rung in every direction. It tends to DDNM as `sigma_y -> 0` (`kappa = 0` below
+`scale / sqrt 2`), needs one solve, and its right-hand side lies in the range of `A'`, where CG converges best.
 
 Claim: not exact. `D` is replaced by data, not conditioned on it: no step knows how sure the prior is.
 
@@ -43,6 +44,8 @@ class DDNM(Sampler):
 
     Args:
         eta: share of fresh noise; its std is `eta * sigma_next` in the null space.
+        scale: standard deviation that the signal will not exceed, in the units of `x`. Only where no SVD is known: it
+            keeps the linear system well conditioned at noise levels above it.
         travel_length, travel_repeat: every `travel_length` rungs go back up as many and come down again, until each
             stretch was walked `travel_repeat` times; 1 is off.
     """
@@ -51,6 +54,7 @@ class DDNM(Sampler):
     needs: ClassVar[type] = LinearOperator
 
     eta: float = 0.85
+    scale: float = 0.5
     travel_length: int = 10
     travel_repeat: int = 1
 
@@ -82,9 +86,13 @@ class DDNM(Sampler):
         svd = A.svd()
         if svd is not None:
             return D + noise + self._measured(svd, y, D, n, noise, tau, sigma_y)
-        z = D + noise
-        w = z - tau * rng.normal(A.ishape, like=x)
-        return z + pull(A, y - A.forward(w), sigma_y**2 / (2 * tau**2))
+        beta = sigma_y**2 * max(1 / (2 * tau**2), 1 / self.scale**2)
+        kappa = 1 - sigma_y**2 / (2 * tau**2 * beta)
+        carried = min(carried, math.sqrt(1 - kappa**2))
+        fresh = math.sqrt(max(1 - kappa**2 - carried**2, 0))
+        n3 = rng.normal(A.ishape, like=x)
+        z = D + tau * (kappa * n3 + (carried / sigma) * (x - D) + fresh * n)
+        return z + pull(A, y - A.forward(z - tau * n3), beta)
 
     def _measured(self, svd: SVD, y: Tensor, D: Tensor, n: Tensor, noise: Tensor, tau: float, sigma_y: float) -> Tensor:
         """What has to be added in the measured directions to the step of the null space."""

@@ -2,8 +2,8 @@
 
     python tests/bench/overhead.py                   # exit status 1 if a ratio is above 3
 
-Both sides do the same mathematics (checked: the same random numbers give the same picture) and draw the same noise. They
-run in turns and the median of each is taken.
+Both sides do the same mathematics (checked: the same random numbers give the same picture) and draw the same noise.
+They run in turns and the median of each is taken.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -21,13 +22,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from operators.image import Downsample, Mask  # noqa: E402
-from operators.noise import Gaussian  # noqa: E402
-from operators.random import Draws, generator  # noqa: E402
-from restore.core import restore  # noqa: E402
-from restore.priors.base import Denoiser  # noqa: E402
-from restore.problem import Problem  # noqa: E402
-from restore.samplers.ddnm import DDNM  # noqa: E402
+from operators.image import Downsample, Mask
+from operators.noise import Gaussian
+from operators.random import generator
+from restore.core import restore
+from restore.priors.base import Denoiser
+from restore.problem import Problem
+from restore.samplers.ddnm import DDNM
 
 SHAPE, STEPS, SIGMA_Y, ETA, LIMIT = (3, 256, 256), 100, 0.05, 0.85, 3.0
 
@@ -47,7 +48,7 @@ def plain(y: Tensor, forward: Callable, pinv: Callable, s: float) -> Tensor:
     ramp = torch.linspace(0, 1, STEPS, dtype=torch.float64)
     sigmas = [*((10.0 ** (1 / 7) + ramp * (0.001 ** (1 / 7) - 10.0 ** (1 / 7))) ** 7).tolist(), 0.0]
     x = sigmas[0] * torch.randn(1, *SHAPE, generator=g)
-    for sigma, tau in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, tau in pairwise(sigmas):
         D = x / (1 + sigma**2)
         if tau == 0:
             return D
@@ -103,7 +104,8 @@ def main(repeats: int = 5) -> int:
         ours, theirs = (statistics.median(seconds[key]) for key in runs)
         worst = max(worst, ours / theirs)
         print(
-            f"{name:20s} restore {ours:.2f} s   plain torch {theirs:.2f} s   ratio {ours / theirs:.2f} (limit {LIMIT:.0f})"
+            f"{name:20s} restore {ours:.2f} s   plain torch {theirs:.2f} s   "
+            f"ratio {ours / theirs:.2f} (limit {LIMIT:.0f})"
         )
     return int(worst > LIMIT)
 
