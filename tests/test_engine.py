@@ -238,7 +238,9 @@ def test_the_mean_of_denoising_takes_one_call(tmp_path):
         task, 0.1, Local(), None, draws=1, seed=0, file=0, device=torch.device("cpu"), tile=512, spool=tmp_path
     )
     assert (outcome.nfe, outcome.draws) == (1, 0)
-    assert np.allclose(outcome.canvas.mean.read(), Local()(torch.from_numpy(task.data)[None], 0.1)[0].numpy(), atol=1e-6)
+    assert np.allclose(
+        outcome.canvas.mean.read(), Local()(torch.from_numpy(task.data)[None], 0.1)[0].numpy(), atol=1e-6
+    )
 
 
 # measurements

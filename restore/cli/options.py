@@ -222,7 +222,7 @@ def _nothing(p: Parser) -> None:
 
 
 def _demo(p: Parser) -> None:
-    p.add_argument("-o", "--output", default="restored", metavar="FOLDER", help="default: restored")
+    p.add_argument("-o", "--output", default="restore-demo", metavar="FOLDER", help="default: restore-demo")
     _drawing(p)
 
 

@@ -146,21 +146,19 @@ def _demo(options: argparse.Namespace, argv: list[str]) -> int:
 
     out = Path(options.output)
     check_writable(out)
-    truth = bundled_picture(out / "truth.png")
-    told = argv[1:]
-    for flag in ("-o", "--output"):
-        if flag in told:
-            at = told.index(flag)
-            told = told[:at] + told[at + 2 :]
+    truth, result = bundled_picture(out / "chelsea.png"), out / "chelsea_restored.png"
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-o", "--output")
+    told = parser.parse_known_args(argv[1:])[1]
     commands = (
-        ["simulate", "--operator", "mask:0.7", "--noise", "0.05", "--input", str(truth), "-o", str(out)],
-        ["inpaint", str(out / "pictures/truth.png"), "--mask", str(out / "masks/truth.png"), "--noise", "0.05",
-         "--samples", "4", "--ref", str(truth), "-o", str(out / "restored.png"), *told],
+        ["simulate", "--operator", "mask:0.7", "--noise", "0.05", "--input", str(truth), "-o", str(out / "measured")],
+        ["inpaint", str(out / "measured/pictures/chelsea.png"), "--mask", str(out / "measured/masks/chelsea.png"),
+         "--noise", "0.05", "--samples", "4", "--ref", str(truth), "-o", str(result), *told],
     )  # fmt: skip
     for command in commands:
         print(f"$ restore {shlex.join(command)}", flush=True)
         status = main(command)
         if status:
             return status
-    print(f"look at {out / 'restored_panel.png'}")
+    print(f"look at {result.with_name('chelsea_restored_panel.png')}")
     return 0

@@ -105,7 +105,9 @@ def _check_numbers(composed: Plain, overrides: Sequence[str]) -> None:
             raise UsageError(f"{name}={value}: a whole number of at least {least} is wanted")
     sigma = composed["noise"].get("sigma")
     if sigma is not None and not 0 < sigma < float("inf"):
-        raise UsageError(f"noise.sigma={sigma} is {'negative' if sigma < 0 else 'not positive'}: give 0.05, for example")
+        raise UsageError(
+            f"noise.sigma={sigma} is {'negative' if sigma < 0 else 'not positive'}: give 0.05, for example"
+        )
     steps = composed["sampler"].get("steps", 1)
     if steps < 1 or steps != int(steps):
         raise UsageError(f"sampler.steps={steps}: a whole number of at least 1 is wanted")

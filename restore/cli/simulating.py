@@ -62,7 +62,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             "restore", spec.verb, str(out / "pictures"), *_arguments(spec, out), "--noise", str(options.noise),
             "--ref", str(source), "-o", f"{out}_restored",
         ]  # fmt: skip
-        print(f"{len(entries)} picture{'s' * (len(entries) > 1)} measured with {spec.text} and noise {options.noise:g}, in {out}")
+        many = "s" * (len(entries) > 1)
+        print(f"{len(entries)} picture{many} measured with {spec.text} and noise {options.noise:g}, in {out}")
         print(f"to restore them:  {shlex.join(command)}")
     return 1 if failed else 0
 

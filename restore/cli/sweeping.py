@@ -72,16 +72,16 @@ def _preset(options: argparse.Namespace) -> list[str]:
 
 
 def _source(options: argparse.Namespace, out: Path) -> Path:
-    """The clean picture: the one that was named, or scikit-image's astronaut."""
-    return Path(options.input) if options.input else bundled_picture(out / "truth.png")
+    """The clean picture: the one that was named, or a bundled one."""
+    return Path(options.input) if options.input else bundled_picture(out / "chelsea.png")
 
 
 def bundled_picture(path: Path) -> Path:
-    """Write a part of a photograph that comes with scikit-image (NASA, public domain); the path."""
+    """Write the photograph of a cat that comes with scikit-image (Stefan van der Walt, CC0); the path."""
     import numpy as np
-    from skimage.data import astronaut
+    from skimage.data import chelsea
 
-    data = np.moveaxis(astronaut()[:256, 100:356], -1, 0).astype(np.float32) / 255
+    data = np.moveaxis(chelsea(), -1, 0).astype(np.float32) / 255
     write_picture(path, data, Picture(path, data, None, "PNG", "uint8"))
     return path
 
