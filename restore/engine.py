@@ -96,12 +96,12 @@ def run(
         prior: in [0, 1] units, on `device`.
         sampler: `None` for the mean of the posterior in one call of the prior, which exists for denoising only.
         draws: how many (1 without a sampler); draw `i` is determined by `(seed, file, i)` alone.
-        tile: largest side of a tile, in pixels of the answer.
+        tile: largest side of a tile, in pixels of the answer; a large kernel makes it larger.
         spool: folder for unfinished results.
         progress: called with the share of the work that is done.
 
     Raises:
-        Unrestorable: a tile without data, or one that is too small for the kernel.
+        Unrestorable: a tile without data.
         SamplerError: the sampler cannot serve this problem, or met NaN.
     """
     assert sampler is not None or isinstance(task, Denoise)
@@ -155,11 +155,7 @@ def run(
 
 def _grid(task: Task, tile: int) -> tuple[list[Span], list[Span]]:
     overlap = 3 * (CONTEXT + task.reach)
-    try:
-        rows, columns = (cut(n, tile, overlap, task.factor) for n in task.shape[1:])
-    except ValueError as error:
-        seen, _, cure = str(error).partition(": ")
-        raise Unrestorable(seen, "larger tiles", f"{cure}, as in tile=1024") from error
+    rows, columns = (cut(n, max(tile, 2 * (overlap + task.factor)), overlap, task.factor) for n in task.shape[1:])
     return rows, columns
 
 

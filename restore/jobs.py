@@ -18,6 +18,9 @@ from restore.priors.base import Denoiser
 from restore.samplers.base import Sampler, SamplerError
 from restore.tasks import Deblur, Denoise, Inpaint, Make, Task, Unrestorable, Upscale
 
+# A picture whose largest value is below this is stretched: 12 bits of a camera in 16 bits of a file reach 1/16.
+LITTLE = 1 / 8
+
 
 @dataclass(frozen=True)
 class Request:
@@ -186,11 +189,13 @@ def read_kernel(text: str) -> torch.Tensor:
 
 
 def _units(picture: Picture) -> tuple[Units, list[str]]:
-    if picture.depth != "float32":
-        return Units(), []
+    """8-bit pictures are used as they are. Others are mapped to [0, 1] if they lie outside of it or fill little of it,
+    because a prior knows pictures whose whites are near 1."""
     low, high = float(picture.data.min()), float(picture.data.max())
-    if low >= 0 and high <= 1:
+    if picture.depth == "uint8" or (low >= 0 and LITTLE < high <= 1):
         return Units(), []
+    if low >= 0 and high <= 1:
+        low = 0.0
     if low == high:
         raise InputError(picture.path, f"all values are {low:g}", "a picture", "check how it was saved")
     return Units(low, high), [f"values {low:.4g} to {high:.4g} are mapped to 0 to 1 for the work, and back"]
@@ -222,6 +227,6 @@ def _noise(task: Task, picture: Picture, units: Units, request: Request, prior: 
         return Noise(request.sigma, estimated=request.noise is None)
     if request.noise is not None:
         return Noise(request.noise / units.scale, estimated=False)
-    rounding = {"uint8": 1 / 255, "uint16": 1 / 65535, "float32": 0.0}[picture.depth] / 12**0.5
+    rounding = {"uint8": 1 / 255, "uint16": 1 / 65535, "float32": 0.0}[picture.depth] / 12**0.5 / units.scale
     limits = None if picture.depth == "float32" else (0.0, 1.0)
     return judge_noise(task, limits, max(rounding, prior.sigma_min))

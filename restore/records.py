@@ -21,7 +21,7 @@ from restore.engine import Outcome
 from restore.errors import OutputError
 from restore.files import atomic_write
 from restore.jobs import Job, Prepared, Request, pixels, sha256
-from restore.metrics import fitting, psnr
+from restore.metrics import psnr
 from restore.modalities.image import FORMATS, write_picture
 from restore.priors.store import WEIGHTS, find_prior
 from restore.report import panel, std_map
@@ -90,15 +90,15 @@ def write(
     Args:
         device: on which it was made.
         argv: what was typed.
-        truth: the true picture in the units of the file, to score the result.
+        truth: the true picture in the units of the file and of the result's shape, to score it.
 
     Raises:
-        InputError: the truth has another shape. OutputError: the place cannot be written to.
+        OutputError: the place cannot be written to.
     """
     job = prepared.job
     files, notes = _extras(prepared, outcome, truth) if request.extras else ([], [])
     mean = pixels(prepared, outcome.canvas.mean.read())
-    score = None if truth is None else psnr(mean, fitting(truth, mean.shape, job.source))
+    score = None if truth is None else psnr(mean, truth)
     record: Record = {
         "argv": ["restore", *argv],
         "request": describe_request(request),
@@ -155,7 +155,6 @@ def _extras(prepared: Prepared, outcome: Outcome, truth: np.ndarray | None) -> t
     mean = pixels(prepared, canvas.mean.read())
     shown.append((what_it_is(outcome.draws), _small(mean)))
     if truth is not None:
-        truth = fitting(truth, mean.shape, job.source)
         last = [("truth", _small(truth)), ("error of the mean", _small(_rms(mean - truth))[0])]
     del mean
     for i, spool in enumerate(canvas.samples, 1):  # none for a single draw, which is the output itself

@@ -266,6 +266,29 @@ def test_float_pictures_in_other_units_are_mapped_and_come_back(capsys):
     assert 1 < sigma < 4  # in the units of the file
 
 
+def test_twelve_bits_in_a_file_of_sixteen_are_stretched_for_the_work(capsys):
+    x = photo(grey=True).astype(np.uint16)
+    Image.fromarray(x * 257).save("full.png")
+    Image.fromarray(x * 16).save("dark.png")
+    assert command(capsys, "denoise", "full.png", PRIOR)[0] == 0
+    status, out, _ = command(capsys, "denoise", "dark.png", PRIOR)
+    assert status == 0 and "are mapped" in out
+    full, dark = (read_picture(f"{n}_denoised.png").data for n in ("full", "dark"))
+    assert np.abs(dark * 65535 / (16 * 255) - full).max() < 0.01
+    sigma = [json.loads(Path(f"{n}_denoised.run.json").read_text())["noise"]["sigma"] for n in ("full", "dark")]
+    assert sigma[1] * 65535 / (16 * 255) == pytest.approx(sigma[0], rel=0.02)
+
+
+def test_the_progress_bar_is_for_terminals(capsys, monkeypatch):
+    photo()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    status, _, err = command(capsys, "denoise", "photo.png", "--samples", "1", *FEW)
+    assert status == 0 and "photo.png [####" in err and "100 %" in err
+    assert err.endswith("\r\033[K")  # nothing of it is left
+    status, _, err = command(capsys, "denoise", "photo.png", "--quiet", "--overwrite", PRIOR)
+    assert (status, err) == (0, "")
+
+
 def test_replay_gives_the_same_bytes(capsys):
     photo()
     holes()

@@ -15,10 +15,10 @@ from restore.modalities.image import read_picture
 
 from .options import UsageError, split_overrides, suggestion
 from .planning import check_writable
-from .restoring import DEFAULT_DRAWS, OPERATORS, drawing
-from .settings import names, quoted, settings
+from .restoring import DEFAULT_DRAWS, OPERATORS, drawing, undoing
+from .settings import config_dir, names, settings
 from .simulating import RECIPE
-from .working import tools
+from .working import scored
 
 
 def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
@@ -28,14 +28,16 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         raise UsageError("name one folder that `restore simulate` made")
     meas = Path(folders[0])
     recipe = _recipe(meas)
-    known = names("sampler")
-    samplers = options.samplers.split(",") if options.samplers else [options.sampler] if options.sampler else known
+    known, tuned = names("sampler"), OPERATORS[recipe["verb"]]
+    samplers = options.samplers.split(",") if options.samplers else [options.sampler] if options.sampler else []
+    samplers = samplers or [n for n in known if (config_dir() / f"recipe/{tuned}_{n}.yaml").is_file()] or known
     for name in samplers:
         if name not in known:
             raise UsageError(f"unknown sampler {name!r}{suggestion(name, known)} (known: {', '.join(known)})")
     options.sampler = None
     check_writable(Path(options.output))
-    chosen = {n: settings([*_preset(recipe), *drawing(options), f"sampler={n}", *overrides]) for n in samplers}
+    undo = undoing(recipe["verb"], recipe["options"])
+    chosen = {n: settings([*undo, *drawing(options), f"sampler={n}", *overrides]) for n in samplers}
 
     from restore.scoring import write_tables
 
@@ -73,16 +75,6 @@ def _recipe(meas: Path) -> dict[str, Any]:
         raise UsageError(f"{meas} holds no {RECIPE}: name a folder that `restore simulate` made") from error
 
 
-def _preset(recipe: dict[str, Any]) -> list[str]:
-    """The settings that undo what was simulated."""
-    found, told = [f"operator={OPERATORS[recipe['verb']]}"], recipe["options"]
-    if recipe["verb"] == "deblur":
-        found += [f"operator.kernel={quoted(told['kernel'])}", "operator.boundary=valid"]
-    if recipe["verb"] == "upscale":
-        found.append(f"operator.factor={told['factor']}")
-    return found
-
-
 def _truth(entry: dict[str, Any], recipe: dict[str, Any], ref: str | None) -> np.ndarray:
     """The true picture: where `simulate` found it, or the file of the same name in `ref`."""
     path = Path(entry["truth"])
@@ -98,10 +90,7 @@ def _one(
     meas: Path, entry: dict[str, Any], recipe: dict[str, Any], composed: dict[str, Any], truth: np.ndarray, name: str,
     options: argparse.Namespace,
 ) -> tuple[Any, dict[str, np.ndarray]]:  # fmt: skip
-    from restore.jobs import Job, Request, execute, pixels, prepare
-    from restore.scoring import score
-
-    from .printing import Bar
+    from restore.jobs import Job, Request
 
     source = meas / entry["picture"]
     request = Request(
@@ -111,21 +100,10 @@ def _one(
         mask=meas / entry["mask"] if entry["mask"] else None,
         draws=composed["samples"] or DEFAULT_DRAWS,
     )
-    kit = tools(json.dumps(composed))
     job = Job(source, Path(options.output) / source.name, source.stem, Path(source.name))
-    prepared = prepare(job, request, kit)
-    bar = Bar(f"{source.name} {name}", quiet=False)
-    try:
-        outcome = execute(prepared, request, kit, bar)
-    finally:
-        bar.close()
-    try:
-        row = score(prepared, outcome, truth, name, entry["picture"].removeprefix("pictures/"))
-        mean = pixels(prepared, outcome.canvas.mean.read())
-    finally:
-        outcome.canvas.close()
+    row, data, mean = scored(job, request, truth, name, entry["picture"].removeprefix("pictures/"))
     shown = {
-        "what was measured": prepared.units.outward(prepared.task.data),
+        "what was measured": data,
         f"truth\n{row.picture}": truth,
         f"{name}: mean of {row.draws}\nPSNR {row.psnr:.2f} dB": mean,
     }

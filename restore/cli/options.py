@@ -180,7 +180,7 @@ def _simulate(p: Parser) -> None:
 
 def _compare(p: Parser) -> None:
     p.add_argument("inputs", nargs="+", metavar="MEAS|key=value", help="a folder that `simulate` made")
-    p.add_argument("--samplers", metavar="A,B", help="default: all there are")
+    p.add_argument("--samplers", metavar="A,B", help="default: those with a recipe for the task")
     p.add_argument("--ref", metavar="TRUTH", help="the true pictures (default: those that `simulate` was given)")
     p.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder for the report")
     _drawing(p)

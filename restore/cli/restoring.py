@@ -49,11 +49,18 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
 
 def preset(verb: str, options: argparse.Namespace) -> list[str]:
     """The overrides that a verb and its options stand for; what is typed as `key=value` comes after them."""
-    found = [f"operator={OPERATORS[verb]}", *drawing(options)]
+    told = {name: getattr(options, name) for name in ("kernel", "boundary", "factor") if hasattr(options, name)}
+    return [*undoing(verb, told), *drawing(options)]
+
+
+def undoing(verb: str, told: dict[str, Any]) -> list[str]:
+    """Overrides for the operator of a verb, told `kernel` and `boundary` of a blur, `factor` and `kernel` of upscaling."""
+    found = [f"operator={OPERATORS[verb]}"]
     if verb == "deblur":
-        found += [f"operator.kernel={quoted(_kernel(options.kernel))}", f"operator.boundary={options.boundary}"]
+        found += [f"operator.kernel={quoted(_kernel(told['kernel']))}"]
+        found += [f"operator.boundary={told.get('boundary', 'valid')}"]
     if verb == "upscale":
-        found += [f"operator.factor={options.factor}", f"operator.kernel={options.kernel}"]
+        found += [f"operator.factor={told['factor']}", f"operator.kernel={told.get('kernel', 'bicubic')}"]
     return found
 
 

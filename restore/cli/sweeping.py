@@ -17,10 +17,9 @@ from restore.modalities.image import Picture, read_picture, write_picture
 
 from .options import UsageError, split_overrides
 from .planning import check_writable
-from .printing import Bar
-from .restoring import DEFAULT_DRAWS, OPERATORS
+from .restoring import DEFAULT_DRAWS, undoing
 from .settings import check, config_dir, plain, quoted
-from .working import tools
+from .working import scored
 
 ROW = "row.json"
 
@@ -32,18 +31,23 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         raise UsageError(f"{others[0]!r} is no setting: write key=a,b,c; the picture goes with --input")
     out = Path(options.output).absolute()
     check_writable(out)
-    preset = _preset(options)
+    from restore.simulate import parse_spec
+
+    try:
+        spec = parse_spec(options.operator)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    preset = undoing(spec.verb, spec.options)
     # Hydra's own words for a mistake are long, and come after half the work: look first.
     swept = {o.key_or_group for o in check([*preset, *overrides]) if o.is_sweep_override()} or {"sampler"}
     source = _source(options, out)
 
     from restore.scoring import Row, write_tables
-    from restore.simulate import parse_spec
 
     for stale in out.glob(f"*/{ROW}"):
         stale.unlink()
     job = hydra.main(str(config_dir()), "config", version_base="1.3")(
-        lambda config: _one(plain(config), source, parse_spec(options.operator), options.noise, swept)
+        lambda config: _one(plain(config), source, spec, options.noise, swept)
     )
     hydra_options = [f"hydra.sweep.dir={quoted(out)}", "hydra.sweep.subdir=${hydra.job.num}", "hydra/job_logging=none",
                      "hydra/hydra_logging=none"]  # fmt: skip
@@ -56,19 +60,6 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     print("\n" + write_tables(out, f"{options.operator}, noise {options.noise:g}, {source.name}", rows), end="")
     print(f"\nwrote {out}/table.md, table.csv, table.json; the pictures are in its folders")
     return 0
-
-
-def _preset(options: argparse.Namespace) -> list[str]:
-    from restore.simulate import parse_spec
-
-    try:
-        spec = parse_spec(options.operator)
-    except (ValueError, OSError) as error:
-        raise UsageError(str(error)) from error
-    found = [f"operator={OPERATORS[spec.verb]}"]
-    if spec.verb == "deblur":
-        found += [f"operator.kernel={quoted(spec.options['kernel'])}", "operator.boundary=valid"]
-    return [*found, f"operator.factor={spec.options['factor']}"] if spec.verb == "upscale" else found
 
 
 def _source(options: argparse.Namespace, out: Path) -> Path:
@@ -88,8 +79,7 @@ def bundled_picture(path: Path) -> Path:
 
 def _one(composed: dict[str, Any], source: Path, spec: Any, sigma: float, swept: set[str]) -> None:
     """One combination: measure, restore, score; writes the pictures and the row into Hydra's folder for it."""
-    from restore.jobs import Job, Request, execute, pixels, prepare, sha256
-    from restore.scoring import score
+    from restore.jobs import Job, Request, sha256
     from restore.simulate import measure
 
     hydra_config = HydraConfig.get()
@@ -106,17 +96,8 @@ def _one(composed: dict[str, Any], source: Path, spec: Any, sigma: float, swept:
         data, mask = measured.missing[None].astype("float32"), folder / "mask.png"
         write_picture(mask, data, Picture(mask, data, None, "PNG", "uint8"))
     request = Request(spec.verb, composed, noise=sigma, mask=mask, draws=composed["samples"] or DEFAULT_DRAWS)
-    kit = tools(json.dumps(composed))
-    prepared = prepare(Job(y, folder / "restored.png", "restored", Path(y.name)), request, kit)
-    bar = Bar(setting, quiet=False)
-    try:
-        outcome = execute(prepared, request, kit, bar)
-    finally:
-        bar.close()
-    try:
-        row = score(prepared, outcome, measured.truth, setting, source.name)
-        write_picture(folder / "restored.png", pixels(prepared, outcome.canvas.mean.read()), picture)
-    finally:
-        outcome.canvas.close()
+    job = Job(y, folder / "restored.png", "restored", Path(y.name))
+    row, _, mean = scored(job, request, measured.truth, setting, source.name)
+    write_picture(folder / "restored.png", mean, picture)
     print(f"{setting}: {row}", flush=True)
     (folder / ROW).write_text(json.dumps(asdict(row)) + "\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra.utils
+import numpy as np
 
 from restore.errors import InputError
 
@@ -98,6 +99,7 @@ def do(
 ) -> Report:
     """Restore one picture. With `announce`, what was read is printed before the work, else it is in the report."""
     from restore.jobs import execute, prepare
+    from restore.metrics import fitting
     from restore.modalities.image import read_picture
     from restore.records import finished, write
 
@@ -111,7 +113,8 @@ def do(
         truth = None
         if ref is not None:
             path = Path(ref) / job.relative if Path(ref).is_dir() else Path(ref)
-            truth = read_picture(path).data
+            shape = (prepared.copies * prepared.task.shape[0], *prepared.task.shape[1:])
+            truth = fitting(read_picture(path).data, shape, job.source)
         lines = heading(prepared, request, kit)
         if announce:
             print("\n".join(lines), flush=True)
@@ -135,6 +138,31 @@ def do(
             raise
         first = (str(error).strip() or type(error).__name__).split("\n")[0]
         return Report((), error=f"{job.source}: {first} (--debug shows where)")
+
+
+def scored(job: Any, request: Any, truth: np.ndarray, setting: str, picture: str) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Restore a picture without writing it: its scores, the data and the mean, both in the units of the file.
+
+    Raises:
+        InputError: the picture cannot be restored, or the truth has another size.
+    """
+    from restore.jobs import execute, pixels, prepare
+    from restore.scoring import score
+
+    from .printing import Bar
+
+    kit = tools(json.dumps(request.settings))
+    prepared = prepare(job, request, kit)
+    bar = Bar(f"{job.source.name} {setting}", quiet=False)
+    try:
+        outcome = execute(prepared, request, kit, bar)
+    finally:
+        bar.close()
+    try:
+        row = score(prepared, outcome, truth, setting, picture)
+        return row, pixels(prepared, prepared.task.data), pixels(prepared, outcome.canvas.mean.read())
+    finally:
+        outcome.canvas.close()
 
 
 @cache
