@@ -1,18 +1,15 @@
-"""Orthonormal transforms of real pictures and circular filters followed by decimation, on the last two axes.
-
-A circular filter with decimation by `f` is `A = S W`: `W` has orthonormal rows, `S` is a symmetric positive circular
-filter on the small grid. Its square `A A' = S^2` has the spectrum `lambda(k) = mean_m |otf(k + m N / f)|^2` over the
-`f x f` frequencies that alias to `k` (Zhao et al. 2016, "Fast single image super-resolution", Lemma 1).
-"""
+"""Real orthonormal transforms on the last axes of a picture, and circular filters as half spectra."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 
 def hartley(x: Tensor) -> Tensor:
-    """Discrete Hartley transform `Re F x - Im F x`, orthonormal and its own inverse: `(..., H, W)` real to real.
+    """Discrete Hartley transform `Re F x - Im F x`, orthonormal and its own inverse: `(..., H, W) -> (..., H, W)`.
 
     It diagonalises every circular filter with a real spectrum.
     """
@@ -20,17 +17,65 @@ def hartley(x: Tensor) -> Tensor:
     return X.real - X.imag
 
 
-def impulse_response(kernel: Tensor, size: tuple[int, int], factor: int = 1) -> Tensor:
-    """The kernel on the picture's grid, wrapped around: `(kh, kw) -> (H, W)`, float64.
+def hadamard(x: Tensor) -> Tensor:
+    """Walsh-Hadamard transform in natural order, orthonormal and its own inverse: `(..., N) -> (..., N)`, `N = 2^k`."""
+    n, done = x.shape[-1], 1
+    while done < n:  # a Kronecker product of smaller ones: products with dense 256 x 256 are the fastest on a CPU
+        H = _hadamard_matrix(min(256, n // done), x)
+        x = (x.unflatten(-1, (-1, len(H))) @ H if done == 1 else H @ x.unflatten(-1, (-1, len(H), done))).reshape(
+            x.shape
+        )
+        done *= len(H)
+    return x
 
-    The kernel's centre is put on the centre of the first `factor x factor` block (half-pixel alignment); where parities
-    do not allow it, half a pixel towards the start. For `factor = 1` the centre is entry `(kh // 2, kw // 2)`.
+
+def _hadamard_matrix(n: int, like: Tensor) -> Tensor:
+    H = like.new_ones(1, 1)
+    while len(H) < n:
+        H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)])
+    return H / math.sqrt(n)
+
+
+def dct(x: Tensor, dim: int = -1) -> Tensor:
+    """Orthonormal DCT-II along one axis of any length.
+
+    Source: Makhoul 1980, by one real FFT of the same length.
     """
-    out = torch.zeros(size, dtype=torch.float64)
-    rows, columns = (
-        (torch.arange(k) - (k - 1 - (k - factor) // 2)) % n for k, n in zip(kernel.shape, size, strict=True)
-    )
-    return out.index_put_((rows[:, None], columns[None]), kernel.double(), accumulate=True)
+    x = x.movedim(dim, -1)
+    n = x.shape[-1]
+    V = torch.fft.rfft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], -1)) * _twiddle(n, x)
+    X = torch.cat([V.real, -V.imag[..., 1 : (n + 1) // 2].flip(-1)], -1)
+    return X.movedim(-1, dim)
+
+
+def idct(X: Tensor, dim: int = -1) -> Tensor:
+    """The inverse, which is the transpose, of `dct`."""
+    X = X.movedim(dim, -1)
+    n = X.shape[-1]
+    mirrored = torch.cat([X.new_zeros(*X.shape[:-1], 1), X[..., n - n // 2 :].flip(-1)], -1)
+    v = torch.fft.irfft(torch.complex(X[..., : n // 2 + 1], -mirrored) / _twiddle(n, X), n=n)
+    x = torch.empty_like(v)
+    x[..., ::2], x[..., 1::2] = v[..., : (n + 1) // 2], v[..., (n + 1) // 2 :].flip(-1)
+    return x.movedim(-1, dim)
+
+
+def _twiddle(n: int, like: Tensor) -> Tensor:
+    k = torch.arange(n // 2 + 1, dtype=torch.float64, device=like.device)
+    scale = torch.full_like(k, math.sqrt(2 / n))
+    scale[0] = math.sqrt(1 / n)
+    w = torch.polar(scale, -math.pi * k / (2 * n))
+    return w.to(torch.promote_types(like.dtype, torch.complex64))
+
+
+def impulse_response(taps: Tensor, n: int, factor: int = 1) -> Tensor:
+    """A one-dimensional kernel on a grid of `n`, wrapped around: `(k,) -> (n,)`.
+
+    The middle of the kernel lies on the middle of the first block of `factor` samples (half-pixel alignment); where
+    parities do not allow it, half a sample late. For `factor = 1` the middle is tap `k // 2`.
+    """
+    k = len(taps)
+    at = (torch.arange(k) - (k - 1 - (k - factor) // 2)) % n
+    return taps.new_zeros(n).index_add_(0, at, taps)
 
 
 def half(spectrum: Tensor) -> Tensor:
@@ -70,23 +115,3 @@ def filter_up(y: Tensor, otf: Tensor, factor: int) -> Tensor:
     x[..., 0] = y
     X = torch.fft.rfft2(x.flatten(-2)).repeat(*(1,) * (y.ndim - 2), factor, 1) * otf.conj()
     return torch.fft.irfft2(X, s=(h * factor, w * factor))
-
-
-def factorise(response: Tensor, factor: int, zero: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Split filter-and-decimate into `S W`.
-
-    Args:
-        response: `(H, W)`, the impulse response.
-        zero: singular values below this share of the largest count as zero.
-
-    Returns:
-        The full spectra of the filter `(H, W)`, of the filter of `W` `(H, W)`, and of `S`, `(H / factor, W / factor)`,
-        real and non-negative. Where `S` is zero, `W` is plain decimation.
-    """
-    H, W = response.shape
-    otf = torch.fft.fft2(response)
-    power = otf.abs().square().reshape(factor, H // factor, factor, W // factor).mean((0, 2))
-    s = power.sqrt()
-    s = torch.where(s > zero * s.max(), s, 0.0)
-    tiled = s.repeat(factor, factor)
-    return otf, torch.where(tiled > 0, otf / tiled, 1.0), s

@@ -1,18 +1,19 @@
-"""How pictures are damaged: missing pixels, blur, low resolution. Pictures are `(C, H, W)`."""
+"""How pictures `(C, H, W)` are damaged: missing pixels, blur, low resolution, no colour, few coefficients."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from operators import fourier, kernels
-from operators.base import LinearOperator, Shape, ShapeError, check_weights
-from operators.linalg import SVD, tolerance
+from operators import filters, fourier, kernels, valid
+from operators.base import LinearOperator, Shape, ShapeError
+from operators.linalg import SVD
 
-_ZERO = 1e-12  # singular values below this share of the largest are rounding, and count as zero
+_DENSE = 512  # pixels a side up to which products with dense matrices beat fast transforms (measured on a CPU)
 
 
 class Mask(LinearOperator):
@@ -42,6 +43,7 @@ class Mask(LinearOperator):
             )
         lead = () if channels is None else (channels,)
         super().__init__((*lead, *mask.shape), (*lead, len(kept)))
+        self.size = mask.numel()
         self.register_buffer("kept", kept)
         self.kept: Tensor
 
@@ -49,120 +51,64 @@ class Mask(LinearOperator):
         return x.flatten(len(self.oshape)).index_select(-1, self.kept)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        n = int(torch.Size(self.ishape[len(self.oshape) - 1 :]).numel())
-        x = y.new_zeros(*y.shape[:-1], n).index_copy(-1, self.kept, y)
+        x = y.new_zeros(*y.shape[:-1], self.size).index_copy_(-1, self.kept, y)
         return x.reshape(-1, *self.ishape)
 
 
-class _CircularFilter(LinearOperator):
-    """A circular filter followed by decimation, with everything in closed form; see `operators.fourier`."""
+class _Delegate(LinearOperator):
+    """An operator that picks, when it is made, the form it computes with."""
 
-    def __init__(self, kernel: Tensor, ishape: Shape, factor: int):
-        H, W = ishape[-2:]
-        super().__init__(ishape, (*ishape[:-2], H // factor, W // factor))
-        self.factor = factor
-        response = fourier.impulse_response(kernel, (H, W), factor)
-        otf, rows, s = fourier.factorise(response, factor, _ZERO)
-        for name, value in {"otf": fourier.half(otf), "rows": fourier.half(rows), "s": s}.items():
-            self.register_buffer(name, value)
-        self.otf: Tensor
-        self.rows: Tensor
-        self.s: Tensor
+    def __init__(self, core: LinearOperator):
+        super().__init__(core.ishape, core.oshape)
+        self.core, self.gram = core, core.gram
 
     def forward(self, x: Tensor) -> Tensor:
-        return fourier.filter_down(x, fourier.as_complex(self.otf, x), self.factor)
+        return self.core.forward(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return fourier.filter_up(y, fourier.as_complex(self.otf, y), self.factor)
-
-    def _half_s(self) -> Tensor:
-        return self.s[:, : self.s.shape[1] // 2 + 1]
+        return self.core.adjoint(y)
 
     def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
-        check_weights(alpha, beta)
-        power = self._half_s() ** 2
-        if self.factor == 1:
-            return fourier.filter2(b, (1 / (alpha * power + beta)).to(b))
-        low = fourier.filter2(self.forward(b), (alpha / (alpha * power + beta)).to(b))
-        return (b - self.adjoint(low)) / beta
+        return self.core.solve(b, alpha, beta)
 
     def pinv(self, y: Tensor) -> Tensor:
-        s = self._half_s()
-        inverse = torch.where(s > tolerance(y.dtype) * s.max(), 1 / s, 0.0)
-        rows = fourier.as_complex(self.rows, y)
-        if self.factor == 1:
-            return fourier.filter2(y, rows.conj() * inverse.to(y))
-        return fourier.filter_up(fourier.filter2(y, inverse.to(y)), rows, self.factor)
+        return self.core.pinv(y)
 
-    def svd(self) -> SVD:
-        shape = self.oshape
-        channels = int(torch.Size(shape[:-2]).numel())
-
-        def U(z: Tensor) -> Tensor:
-            return fourier.hartley(z.reshape(-1, *shape))
-
-        def Ut(y: Tensor) -> Tensor:
-            return fourier.hartley(y).flatten(1)
-
-        return SVD(
-            s=self.s.flatten().repeat(channels),
-            U=U,
-            Ut=Ut,
-            V=lambda z: fourier.filter_up(U(z), fourier.as_complex(self.rows, z), self.factor),
-            Vt=lambda x: Ut(fourier.filter_down(x, fourier.as_complex(self.rows, x), self.factor)),
-        )
+    def svd(self) -> SVD | None:
+        return self.core.svd()
 
 
-class Blur(LinearOperator):
+class Blur(_Delegate):
     """Convolution of each channel with a point spread function.
 
     Args:
-        kernel: `(kh, kw)`; its centre is entry `(kh // 2, kw // 2)`. Used as given: make it sum to one.
+        kernel: `(kh, kw)`; its middle is entry `(kh // 2, kw // 2)`. Used as given: make it sum to one.
         ishape: `(C, H, W)` of the unknown sharp picture.
         boundary: `circular`: the picture continues on its other side, `y` has the size of `x`, all is closed form.
             `valid`: the photograph sees a part of the scene: `y` is `(C, H - kh + 1, W - kw + 1)`, `x` reaches beyond
-            it by the kernel, `frame` is where. `solve` and `pinv` are then iterative.
+            it by the kernel. Closed form for separable kernels (a Gaussian), conjugate gradients for others.
+
+    Attributes:
+        frame: the rows and columns of `x` that `y` shows.
 
     Raises:
-        ShapeError: the kernel is not two-dimensional or larger than the picture.
+        ShapeError: the kernel is not two-dimensional, or larger than the picture.
         ValueError: an unknown boundary.
     """
 
     def __init__(self, kernel: Tensor, ishape: Shape, boundary: Literal["circular", "valid"] = "circular"):
         kernel = _check_kernel(kernel, ishape)
-        if boundary not in ("circular", "valid"):
-            raise ValueError(f"boundary must be 'circular' or 'valid', got {boundary!r}")
-        (kh, kw), (*lead, H, W) = kernel.shape, ishape
         if boundary == "circular":
-            frame = (slice(0, H), slice(0, W))
+            super().__init__(filters.CircularFilter(kernel, ishape))
+            self.frame = (slice(0, ishape[-2]), slice(0, ishape[-1]))
+        elif boundary == "valid":
+            super().__init__(filters.cropped(kernel, ishape) or valid.ValidFilter(kernel, ishape))
+            self.frame = valid.frame(kernel, ishape)
         else:
-            frame = (slice(kh - 1 - kh // 2, H - kh // 2), slice(kw - 1 - kw // 2, W - kw // 2))
-        super().__init__(ishape, (*lead, frame[0].stop - frame[0].start, frame[1].stop - frame[1].start))
-        self.boundary, self.frame = boundary, frame
-        self.circular = _CircularFilter(kernel, ishape, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.circular.forward(x)[..., self.frame[0], self.frame[1]]
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        if self.boundary == "valid":
-            (top, bottom), (left, right) = (
-                (s.start, n - s.stop) for s, n in zip(self.frame, self.ishape[-2:], strict=True)
-            )
-            y = F.pad(y, (left, right, top, bottom))
-        return self.circular.adjoint(y)
-
-    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
-        return self.circular.solve(b, alpha, beta) if self.boundary == "circular" else super().solve(b, alpha, beta)
-
-    def pinv(self, y: Tensor) -> Tensor:
-        return self.circular.pinv(y) if self.boundary == "circular" else super().pinv(y)
-
-    def svd(self) -> SVD | None:
-        return self.circular.svd() if self.boundary == "circular" else None
+            raise ValueError(f"boundary must be 'circular' or 'valid', got {boundary!r}")
 
 
-class Downsample(_CircularFilter):
+class Downsample(_Delegate):
     """Circular filter, then every `factor`-th pixel; the pixels of `y` sit on the centres of blocks of `x`.
 
     Args:
@@ -173,7 +119,7 @@ class Downsample(_CircularFilter):
 
     Raises:
         ShapeError: the picture's size is not a multiple of `factor`, or the kernel does not fit it.
-        ValueError: an unknown kernel or a factor below one.
+        ValueError: an unknown kernel, or a factor that is not a whole number of at least one.
     """
 
     def __init__(self, ishape: Shape, factor: int, kernel: Literal["block", "bicubic"] | Tensor = "bicubic"):
@@ -185,22 +131,135 @@ class Downsample(_CircularFilter):
                 f"a picture of {H} x {W} pixels cannot be made {factor} times smaller: crop it to "
                 f"{H // factor * factor} x {W // factor * factor}"
             )
-        if isinstance(kernel, str):
-            if kernel not in ("block", "bicubic"):
-                raise ValueError(f"kernel must be 'block', 'bicubic' or a (kh, kw) tensor, got {kernel!r}")
-            weights = kernels.block(factor) if kernel == "block" else kernels.bicubic(factor)
+        if isinstance(kernel, Tensor):
+            super().__init__(filters.decimated(_check_kernel(kernel, ishape), ishape, factor))
+        elif kernel == "block":
+            super().__init__(BlockMean(ishape, factor))
+        elif kernel == "bicubic":
+            super().__init__(filters.decimated(kernels.bicubic(factor), ishape, factor))
         else:
-            weights = _check_kernel(kernel, ishape)
-        super().__init__(weights, ishape, int(factor))
-        if isinstance(kernel, str) and kernel == "block":
-            self.gram = 1 / factor**2
+            raise ValueError(f"kernel must be 'block', 'bicubic' or a (kh, kw) tensor, got {kernel!r}")
+
+
+class BlockMean(LinearOperator):
+    """The mean of each `factor x factor` block."""
+
+    def __init__(self, ishape: Shape, factor: int):
+        super().__init__(ishape, (*ishape[:-2], ishape[-2] // factor, ishape[-1] // factor))
+        self.factor, self.gram = factor, 1 / factor**2
+
+    def forward(self, x: Tensor) -> Tensor:
+        f = self.factor
+        for dim in (-2, -1):  # sums of slices: faster on a CPU than pooling or a mean over split axes
+            x = functools.reduce(torch.add, x.unflatten(dim, (-1, f)).unbind(dim))
+        return x / f**2
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return (y / self.factor**2).repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+
+
+class Grayscale(LinearOperator):
+    """A weighted sum of the channels, `y = sum_c weights[c] x_c`: to be undone by colourisation.
+
+    Args:
+        ishape: `(C, H, W)`.
+        weights: one per channel; the default is luma, ITU-R BT.601.
+
+    Raises:
+        ShapeError: there is not one weight per channel.
+        ValueError: all weights are zero.
+    """
+
+    def __init__(self, ishape: Shape, weights: Sequence[float] = (0.299, 0.587, 0.114)):
+        if len(weights) != ishape[0]:
+            raise ShapeError(f"{len(weights)} weights were given for {ishape[0]} channels; give one per channel")
+        if not any(weights):
+            raise ValueError("all weights are zero: nothing would be measured")
+        super().__init__(ishape, (1, *ishape[1:]))
+        self.weights = tuple(map(float, weights))
+        self.gram = sum(w * w for w in self.weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.new_tensor(self.weights)[None] @ x.flatten(2)).unflatten(2, self.ishape[1:])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y * y.new_tensor(self.weights).view(-1, *(1,) * (y.ndim - 2))
+
+
+class SubsampledOrthogonal(LinearOperator):
+    """Compressed sensing: some of the coefficients of an orthonormal transform of each channel.
+
+    Args:
+        ishape: `(C, H, W)`; powers of two for `hadamard`, any size for `dct`.
+        transform: `dct`, two-dimensional DCT-II; `hadamard`, Walsh-Hadamard in natural order.
+        fraction: the share of coefficients kept, chosen uniformly at random with `seed`.
+        seed: of the choice.
+        indices: which coefficients of the flattened `(H, W)` to keep, instead of a random choice.
+
+    Raises:
+        ShapeError: a size is not a power of two for `hadamard`.
+        ValueError: an unknown transform, a fraction that keeps nothing, or indices repeated or out of range.
+    """
+
+    gram = 1.0
+
+    def __init__(
+        self,
+        ishape: Shape,
+        transform: Literal["dct", "hadamard"] = "dct",
+        fraction: float = 0.5,
+        seed: int = 0,
+        indices: Tensor | None = None,
+    ):
+        H, W = ishape[-2:]
+        n = H * W
+        if transform not in ("dct", "hadamard"):
+            raise ValueError(f"transform must be 'dct' or 'hadamard', got {transform!r}")
+        if transform == "hadamard" and n & (n - 1):
+            raise ShapeError(f"the Hadamard transform needs sizes that are powers of two, got {H} x {W}; use 'dct'")
+        if indices is None:
+            count = round(fraction * n)
+            if not 1 <= count <= n:
+                raise ValueError(f"fraction must keep between 1 and all of {n} coefficients, got {fraction}")
+            indices = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:count].sort().values
+        indices = torch.as_tensor(indices)
+        if len(indices) == 0 or len(indices.unique()) < len(indices) or indices.min() < 0 or indices.max() >= n:
+            raise ValueError(f"indices must be distinct and between 0 and {n - 1}, and at least one")
+        super().__init__(ishape, (*ishape[:-2], len(indices)))
+        self.transform = transform
+        self.register_buffer("indices", indices)
+        self.indices: Tensor
+        # On small pictures products with the dense matrices of the transform are faster than the fast transform.
+        for name, n in (("rows", H), ("columns", W)):
+            one = fourier.dct if transform == "dct" else fourier.hadamard
+            self.register_buffer(name, one(torch.eye(n, dtype=torch.float64)).T if max(H, W) <= _DENSE else None)
+        self.rows: Tensor | None
+        self.columns: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rows is not None and self.columns is not None:
+            z = (self.rows.to(x) @ x @ self.columns.to(x).T).flatten(-2)
+        elif self.transform == "hadamard":
+            z = fourier.hadamard(x.flatten(-2))
+        else:
+            z = fourier.dct(fourier.dct(x), -2).flatten(-2)
+        return z.index_select(-1, self.indices)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        H, W = self.ishape[-2:]
+        z = y.new_zeros(*y.shape[:-1], H * W).index_copy_(-1, self.indices, y)
+        if self.rows is not None and self.columns is not None:
+            return self.rows.to(y).T @ z.unflatten(-1, (H, W)) @ self.columns.to(y)
+        if self.transform == "hadamard":
+            return fourier.hadamard(z).unflatten(-1, (H, W))
+        return fourier.idct(fourier.idct(z.unflatten(-1, (H, W)), -2))
 
 
 def _check_kernel(kernel: Tensor, ishape: Shape) -> Tensor:
-    kernel = torch.as_tensor(kernel)
+    kernel = torch.as_tensor(kernel).double()
     if kernel.ndim != 2 or len(ishape) < 2:
         raise ShapeError(f"a (kh, kw) kernel and (C, H, W) pictures are needed, got {tuple(kernel.shape)} and {ishape}")
     (kh, kw), (H, W) = kernel.shape, ishape[-2:]
     if kh > H or kw > W:
         raise ShapeError(f"the kernel ({kh} x {kw}) is larger than the picture ({H} x {W}): crop the kernel")
-    return kernel.double()
+    return kernel
