@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,12 +51,24 @@ class Quantize(Operator):
             raise ValueError(f"bits must be a whole number from 1 to 16, got {bits}")
         _check_range(lo, hi)
         super().__init__(ishape, ishape)
-        self.lo, self.hi, self.step = lo, hi, (hi - lo) / (2**bits - 1)
+        self.lo, self.hi, self.levels = lo, hi, 2**bits - 1
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.clamp(self.lo, self.hi)
-        levels = ((x.detach() - self.lo) / self.step).round() * self.step + self.lo
-        return x + (levels - x.detach())
+        scale = self.levels / (self.hi - self.lo)
+        z = x.clamp(self.lo, self.hi).sub_(self.lo).mul_(scale)  # in place on a tensor of our own
+        return _StraightThrough.apply(z).div_(scale).add_(self.lo)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Rounding with the gradient of the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return grad
 
 
 class JPEG(Operator):

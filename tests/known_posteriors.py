@@ -60,7 +60,8 @@ def operator(name: str, size: int) -> LinearOperator:
         kept = torch.randperm(size**2, generator=torch.Generator().manual_seed(1))[: size**2 // 2]
         return Mask(torch.zeros(size**2, dtype=torch.bool).index_fill(0, kept, True).reshape(1, size, size))
     if name == "blur":
-        return Blur(kernels.gaussian(1.0, radius=2), (1, size, size))
+        kernel = kernels.gaussian(1.0)[2:-2, 2:-2]
+        return Blur(kernel / kernel.sum(), (1, size, size))
     return Downsample((1, size, size), 2, "block")
 
 

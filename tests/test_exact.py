@@ -1,5 +1,6 @@
 """Every sampler against the exact posterior, and the harness itself against samplers with planted faults."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -129,13 +130,26 @@ def test_a_constant_is_caught():
     assert set(compare(Constant(), P, D, DRAWS)[0].deviations()) >= {"variance_ratio", "coverage"}
 
 
+def test_the_numbers_mean_what_they_say():
+    P, D = problem("gaussian", "blur", SIZE)
+    posterior = D.posterior(P)
+    draws = posterior.sample(Draws(0, range(4000)))
+    narrow = exactness(posterior.mean + 0.7 * (draws - posterior.mean), posterior)
+    assert narrow.variance_ratio.value == pytest.approx(0.49, abs=0.01)
+    assert narrow.coverage.value == pytest.approx(math.erf(0.7 * 1.645 / 2**0.5), abs=0.01)
+    L = torch.linalg.cholesky(posterior.covariance_matrix)
+    moved = draws + (0.5 * L.sum(1)).reshape(posterior.mean.shape)  # by half a standard deviation in each direction
+    assert exactness(moved, posterior).mean_error.value == pytest.approx(0.5, abs=0.02)
+
+
 def test_a_lost_mode_is_caught():
     P, D = problem("mixture", "blur", SIZE)
     posterior = D.posterior(P)
     draws = posterior.sample(Draws(0, range(DRAWS)))
     likeliest = posterior.responsibilities(draws).argmax(1) == posterior.weights.argmax()
     lost = draws[likeliest][torch.arange(DRAWS) % int(likeliest.sum())]
-    assert exactness(lost, posterior).mode_weights.z > 10
+    weights = exactness(lost, posterior).mode_weights
+    assert weights.z > 10 and weights.value == pytest.approx(1 - float(posterior.weights.max()), abs=0.01)
 
 
 @pytest.mark.parametrize("name", samplers())

@@ -261,9 +261,16 @@ def test_dct_and_hadamard_are_the_textbook_ones():
     torch.testing.assert_close(ours, torch.from_numpy(dctn(x[0, 0].numpy(), norm="ortho")).flatten())
     ours = SubsampledOrthogonal((1, 4, 8), "hadamard", fraction=1.0)(x)[0, 0]
     torch.testing.assert_close(ours, torch.from_numpy(hadamard(32) / 32**0.5) @ x.flatten())
-    x = torch.randn(1, 1, 32, 16, generator=generator(9), dtype=torch.float64)  # larger than one dense factor
-    ours = SubsampledOrthogonal((1, 32, 16), "hadamard", fraction=1.0)(x)[0, 0]
-    torch.testing.assert_close(ours, torch.from_numpy(hadamard(512) / 512**0.5) @ x.flatten())
+    # Larger pictures go by fast transforms.
+    x = torch.randn(1, 1, 2, 1024, generator=generator(9), dtype=torch.float64)
+    fast = SubsampledOrthogonal((1, 2, 1024), "hadamard", fraction=1.0)
+    torch.testing.assert_close(fast(x)[0, 0], torch.from_numpy(hadamard(2048) / 2048**0.5) @ x.flatten())
+    torch.testing.assert_close(fast.adjoint(fast(x)), x)
+    for size in ((3, 515), (2, 514)):
+        x = torch.randn(1, 1, *size, generator=generator(9), dtype=torch.float64)
+        fast = SubsampledOrthogonal((1, *size), fraction=1.0)
+        torch.testing.assert_close(fast(x)[0, 0], torch.from_numpy(dctn(x[0, 0].numpy(), norm="ortho")).flatten())
+        torch.testing.assert_close(fast.adjoint(fast(x)), x)
 
 
 def test_closed_forms_are_used(monkeypatch):

@@ -57,7 +57,7 @@ class Spectral(Unknown):
 
 OPERATORS = {
     "mask": Mask(torch.arange(36).reshape(SHAPE) % 3 != 0),
-    "blur": Blur(kernels.gaussian(0.8, radius=2), SHAPE),
+    "blur": Blur(kernels.gaussian(0.5), SHAPE),
     "downsample": Downsample(SHAPE, 2, "bicubic"),
     "block": Downsample(SHAPE, 2, "block"),
 }
