@@ -198,6 +198,7 @@ def test_the_preconditioning_is_that_of_the_paper():
     x, fresh = torch.rand(1, 3, 8, 8, dtype=torch.float64), EDMDenoiser(UNet(**TINY))
     assert torch.allclose(fresh(x, 0.7), 0.25 / (0.49 + 0.25) * x)
     assert torch.allclose(random_denoiser()(x, 1e-6), x, atol=1e-4)
+    assert torch.equal(random_denoiser()(x, 0.0), x)
 
 
 def test_the_denoiser_is_differentiable_in_its_input():

@@ -172,7 +172,7 @@ class EDMDenoiser(Denoiser):
         norm = (sigma**2 + self.sigma_data**2).sqrt()
         own = next(self.network.parameters()).dtype
         inputs = (x / norm).to(own).contiguous(memory_format=torch.channels_last)  # c_in = 1 / norm
-        c_noise = (sigma.log() / 4).reshape(-1).to(own).expand(x.shape[0])
+        c_noise = (sigma.clamp(min=self.sigma_min).log() / 4).reshape(-1).to(own).expand(x.shape[0])
         with torch.autocast(x.device.type, torch.bfloat16, enabled=has_fast_bf16(x.device) and own == torch.float32):
             f = self.network(inputs, c_noise)
         return (self.sigma_data / norm) ** 2 * x + sigma * self.sigma_data / norm * f.to(x.dtype)  # c_skip, c_out
