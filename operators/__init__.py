@@ -14,6 +14,8 @@ _HOME = {
     **dict.fromkeys(("Clip", "Quantize", "JPEG", "Magnitude"), "operators.nonlinear"),
     **dict.fromkeys(("NoiseModel", "Gaussian", "Poisson", "Gamma", "PoissonGaussian"), "operators.noise"),
     **dict.fromkeys(("from_deepinv", "to_deepinv", "noise_from_deepinv", "noise_to_deepinv"), "operators.interop"),
+    **dict.fromkeys(("assert_laws", "assert_linear", "assert_adjoint"), "operators.check"),
+    **dict.fromkeys(("assert_solve", "assert_pinv", "assert_svd"), "operators.check"),
     "Draws": "operators.random",
 }
 __all__ = list(_HOME)

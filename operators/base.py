@@ -84,7 +84,8 @@ class LinearOperator(Operator):
         """
         check_weights(alpha, beta)
         if self.gram is not None:
-            return (b - (alpha / (beta + alpha * self.gram)) * self.adjoint(self.forward(b))) / beta
+            seen = self.adjoint(self.forward(b)) / self.gram  # the part of b that A sees; kept apart for its digits
+            return (b - seen) / beta + seen / (beta + alpha * self.gram)
         return cg(lambda v: alpha * self.adjoint(self.forward(v)) + beta * v, b)
 
     def pinv(self, y: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from operators.image import Blur, Downsample, Grayscale, Mask, SubsampledOrthogo
 from operators.linalg import ConvergenceError, cg
 from operators.nonlinear import JPEG, Clip, Magnitude, Quantize
 from operators.random import generator
+from operators.valid import ValidFilter
 
 
 def kernel(*shape: int, seed: int = 0) -> Tensor:
@@ -66,6 +67,7 @@ def matrix(m: int, n: int) -> Tensor:
 LINEAR: dict[str, LinearOperator] = {
     "identity": Identity((2, 3, 5)),
     "adjoint of a mask": Mask(mask(5, 4)).H,
+    "adjoint of grayscale": Grayscale((3, 2, 3)).H,
     "adjoint of bicubic": Downsample((1, 6, 4), 2).H,
     "adjoint of a matrix": Adjoint(Dense(matrix(4, 6))),
     "mask shared by channels": Mask(mask(5, 7), channels=3),
@@ -182,6 +184,14 @@ def test_forward_and_adjoint_differentiate(name):
     torch.testing.assert_close(grad, A(x.detach()))
 
 
+def test_a_mask_solves_to_full_precision_however_certain_the_data():
+    """`(b - A'A b alpha / (alpha + beta)) / beta` would lose all digits of the kept pixels."""
+    A = Mask(mask(30, 30))
+    b = torch.rand(1, 30, 30, generator=generator(0), dtype=torch.float64) * 1e10
+    x = A.solve(b.float(), 1e10, 1.0)
+    torch.testing.assert_close(x[A.adjoint(A(x)) != 0], (b / (1e10 + 1))[A.adjoint(A(b)) != 0].float())
+
+
 def test_constants_survive_a_change_of_precision():
     A = Blur(kernel(3, 4), (1, 7, 6))
     x = torch.randn(1, 1, 7, 6)
@@ -206,6 +216,14 @@ def test_blur_is_convolution_and_frame_is_where_the_data_lie():
     delta[1, 2] = 1
     torch.testing.assert_close(Blur(delta, (1, 9, 8))(x), x)
     assert torch.equal(Blur(delta, (1, 9, 8), "valid")(x), x[..., *Blur(delta, (1, 9, 8), "valid").frame])
+
+
+def test_separable_and_general_forms_agree():
+    k, x = kernel(3, 1) * kernel(1, 4, seed=1), torch.randn(1, 2, 6, 8, generator=generator(5), dtype=torch.float64)
+    down, valid = Downsample((2, 6, 8), 2, k), Blur(k, (2, 6, 8), "valid")
+    assert isinstance(down.core, Separable) and isinstance(valid.core, Separable)
+    torch.testing.assert_close(down(x), CircularFilter(k, (2, 6, 8), 2)(x))
+    torch.testing.assert_close(valid(x), ValidFilter(k, (2, 6, 8))(x))
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
