@@ -54,7 +54,7 @@ def preset(verb: str, options: argparse.Namespace) -> list[str]:
 
 
 def undoing(verb: str, told: dict[str, Any]) -> list[str]:
-    """Overrides for the operator of a verb, told `kernel` and `boundary` of a blur, `factor` and `kernel` of upscaling."""
+    """Overrides for the operator of a verb; `told`: kernel and boundary of a blur, factor and kernel of upscaling."""
     found = [f"operator={OPERATORS[verb]}"]
     if verb == "deblur":
         found += [f"operator.kernel={quoted(_kernel(told['kernel']))}"]
