@@ -78,6 +78,12 @@ def test_help_and_usage_errors_load_nothing_heavy(words):
     assert not imported & {"torch", "numpy", "hydra", "omegaconf", "PIL", "skimage"}
 
 
+def test_a_mistyped_setting_is_answered_before_torch_or_numpy_are_loaded():
+    status, _, err, imported, _ = python("denoise", "x.png", "sampler.stesp=3")
+    assert status == 2 and "did you mean sampler.steps?" in err
+    assert not imported & {"torch", "numpy"}
+
+
 def test_help_answers_within_the_time_a_person_notices():
     assert min(python("--help")[4] for _ in range(3)) < 0.7
 

@@ -58,10 +58,10 @@ def verdict(result: Record) -> str:
     """What a data fit means."""
     fit, mean = result["data_fit"], result["draws"] == 0
     if fit > 1.1:
-        return "high: the data are not explained; the noise may be stronger, or the operator another"
+        return "high: stronger noise than assumed, another operator, or too few steps"
     if mean:
-        return "ok (a mean fits closer than 1)" if fit >= 0.5 else "low: the noise may be weaker than assumed"
-    return "ok" if fit >= 0.9 else "low: the noise may be weaker than assumed"
+        return "ok (a mean fits closer than 1)" if fit >= 0.5 else "low: weaker noise than assumed"
+    return "ok" if fit >= 0.9 else "low: weaker noise than assumed, or draws that follow it"
 
 
 def as_json(record: Record) -> str:

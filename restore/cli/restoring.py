@@ -12,9 +12,7 @@ from typing import Any
 from restore.errors import InputError
 
 from .options import UsageError, split_overrides
-from .planning import check_writable, plan
 from .settings import names, quoted, settings
-from .working import do_all, tools
 
 DEFAULT_DRAWS = 4
 OPERATORS = {"denoise": "identity", "inpaint": "mask", "deblur": "blur", "upscale": "downsample"}
@@ -28,8 +26,12 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         return _demo(options, argv)
     inputs, overrides = split_overrides(options.inputs)
     composed = settings([*preset(verb, options), *overrides])
+    # Only now what takes time to import: a mistyped setting is answered at once.
+    from .planning import plan
+    from .working import do_all
+
     plans, missing = plan(verb, inputs, options.output)
-    from restore.jobs import Job, Request  # torch is loaded only now, after all usage errors
+    from restore.jobs import Job, Request
 
     request = Request(
         verb=verb,
@@ -103,6 +105,8 @@ def check_request(request: Any) -> None:
     """
     from restore.jobs import read_kernel
 
+    from .working import tools
+
     if request.mask is not None and not request.mask.exists():
         raise UsageError(f"no such mask: {request.mask}")
     try:
@@ -116,6 +120,9 @@ def check_request(request: Any) -> None:
 def _replay(options: argparse.Namespace, argv: list[str]) -> int:
     from restore.jobs import Job, Request, sha256
     from restore.records import RECORD, read_record
+
+    from .planning import check_writable
+    from .working import do_all
 
     path = Path(options.record)
     record = read_record(path)
@@ -149,6 +156,7 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
 def _demo(options: argparse.Namespace, argv: list[str]) -> int:
     """The commands of a first day, on a photograph that comes with scikit-image."""
     from . import main
+    from .planning import check_writable
     from .sweeping import bundled_picture
 
     out = Path(options.output)
