@@ -32,14 +32,17 @@ from restore.problem import Problem
 from restore.samplers.base import Sampler
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+SLOW = ("dps",)  # a thousand calls, each differentiated through
 Row = dict[str, Any]
 
 
-def recipes(operator: str) -> dict[str, Sampler]:
-    """Our samplers as the command line would set them for an operator."""
-    names = (path.stem.removeprefix(f"{operator}_") for path in sorted((CONFIGS / "recipe").glob(f"{operator}_*.yaml")))
+def samplers(operator: str) -> dict[str, Sampler]:
+    """Every sampler as the command line would set it for an operator."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return {n: instantiate(compose("config", [f"operator={operator}", f"sampler={n}"])["sampler"]) for n in names}
+        return {
+            path.stem: instantiate(compose("config", [f"operator={operator}", f"sampler={path.stem}"])["sampler"])
+            for path in sorted((CONFIGS / "sampler").glob("*.yaml"))
+        }
 
 
 def scored(problem: Problem, truth: Tensor, estimates: Tensor, nfe: float, seconds: float) -> Row:
@@ -85,7 +88,7 @@ def plan(task: Task, prior: Denoiser, draws: int, digest: str) -> dict[str, tupl
             f"{name} {digest}",
             lambda p, t, f, run=run: timed(p, t, lambda: run(p, prior, f), prior),
         )
-    for name, sampler in recipes(task.recipe).items():
+    for name, sampler in samplers(task.operator_name).items():
         jobs[name] = (
             "ours",
             f"{sampler} x{draws} {digest}",
@@ -95,7 +98,10 @@ def plan(task: Task, prior: Denoiser, draws: int, digest: str) -> dict[str, tupl
 
 
 def chosen(name: str, family: str, wanted: str | None) -> bool:
-    return wanted is None or any(w.strip() in (name, family) for w in wanted.split(","))
+    """Whether a method is to be run; the slow ones only when they are named."""
+    if wanted is None:
+        return name not in SLOW
+    return any(w.strip() == name or (w.strip() == family and name not in SLOW) for w in wanted.split(","))
 
 
 def main() -> None:

@@ -48,10 +48,10 @@ def load(path: Path, crop: int | None = None, even: bool = False) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of damage; `sigma` is the std of its noise in `[0, 1]`, `recipe` how our recipes call the operator."""
+    """One kind of damage; `sigma` is the std of its noise in `[0, 1]`, `operator_name` its name in `configs/`."""
 
     name: str
-    recipe: str
+    operator_name: str
     title: str
     sigma: float
     operator: Callable[[tuple[int, ...], int], LinearOperator]  # of the picture's shape and the file's number
