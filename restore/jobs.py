@@ -114,6 +114,14 @@ class Prepared:
     notes: tuple[str, ...]
 
 
+def own_request(request: Request, job: Job) -> Request:
+    """The request of one picture: out of a folder of masks, its mask."""
+    if request.mask is None or not request.mask.is_dir():
+        return request
+    mask = request.mask / job.relative
+    return replace(request, mask=mask if mask.exists() else mask.with_suffix(".png"))
+
+
 def prepare(job: Job, request: Request, tools: Tools) -> Prepared:
     """Read a picture and pose its task.
 
@@ -127,7 +135,7 @@ def prepare(job: Job, request: Request, tools: Tools) -> Prepared:
         data, copies = data[:1], 3
         notes.append("a grey picture stored as colour: restored as grey")
     try:
-        task, like = _task(data, picture, job, request, tools.make)
+        task, like = _task(data, picture, request, tools.make)
         noise = _noise(task, picture, units, request, tools.prior)
         if not tools.prior.accepts(task.shape):
             wanted = f"{tools.prior.shape} for this prior"
@@ -201,7 +209,7 @@ def _units(picture: Picture) -> tuple[Units, list[str]]:
     return Units(low, high), [f"values {low:.4g} to {high:.4g} are mapped to 0 to 1 for the work, and back"]
 
 
-def _task(data: np.ndarray, picture: Picture, job: Job, request: Request, make: Make) -> tuple[Task, Picture]:
+def _task(data: np.ndarray, picture: Picture, request: Request, make: Make) -> tuple[Task, Picture]:
     operator = request.settings["operator"]
     if request.verb == "denoise":
         return Denoise(data, make), picture
@@ -215,11 +223,7 @@ def _task(data: np.ndarray, picture: Picture, job: Job, request: Request, make: 
         assert picture.alpha is not None
         like = replace(picture, alpha=np.where(missing, np.float32(1), picture.alpha))
         return Inpaint(data, make, missing), like
-    path = request.mask
-    if path.is_dir():
-        path /= job.relative
-        path = path if path.exists() else path.with_suffix(".png")
-    return Inpaint(data, make, read_mask(path, data.shape[1:], request.invert_mask)), picture
+    return Inpaint(data, make, read_mask(request.mask, data.shape[1:], request.invert_mask)), picture
 
 
 def _noise(task: Task, picture: Picture, units: Units, request: Request, prior: Denoiser) -> Noise:

@@ -303,9 +303,15 @@ def test_replay_gives_the_same_bytes(capsys):
     assert command(capsys, "replay", "first.run.json", "-o", "again/second.png")[0] == 0
     for ending in (".png", "_sample-01.png", "_sample-02.png", "_std.png"):
         assert Path(f"first{ending}").read_bytes() == Path(f"again/second{ending}").read_bytes()
+    status, _, err = command(capsys, "replay", "first.run.json", "-o", "photo.png", "--overwrite")
+    assert status == 2 and "is an input" in err
     photo(seed=1)
     status, _, err = command(capsys, "replay", "first.run.json", "-o", "third.png")
-    assert status == 2 and "changed since" in err
+    assert status == 2 and "photo.png is gone or has changed" in err
+    photo()
+    holes(share=0.5)
+    status, _, err = command(capsys, "replay", "first.run.json", "-o", "third.png")
+    assert status == 2 and "holes.png is gone or has changed" in err
 
 
 def test_json_and_quiet(capsys):
@@ -515,6 +521,10 @@ def test_masks_of_a_folder_have_its_names(capsys):
         photo(f"in/{name}")
         holes(f"masks/{name}")
     assert command(capsys, "inpaint", "in", "--mask", "masks", "-o", "out", *FEW)[0] == 0
+    holes("masks/a.png", share=0.5)  # another mask is another task
+    assert "1 restored, 1 already" in command(capsys, "inpaint", "in", "--mask", "masks", "-o", "out", *FEW)[1]
+    assert command(capsys, "replay", "out/deep/b.run.json", "-o", "b.png")[0] == 0
+    assert Path("b.png").read_bytes() == Path("out/deep/b.png").read_bytes()
     Path("masks/a.png").unlink()
     status, _, err = command(capsys, "inpaint", "in", "--mask", "masks", "-o", "out2", *FEW)
     assert status == 1 and "masks/a.png" in err and Path("out2/deep/b.png").exists()
@@ -526,6 +536,15 @@ def test_pictures_of_one_name_and_two_kinds_do_not_share_side_files(capsys):
     Path("in/x.png").unlink()
     assert command(capsys, "denoise", "in", "-o", "out", PRIOR)[0] == 0
     assert {p.name for p in Path("out").iterdir()} == {"a.png", "a.jpg", "a.png.run.json", "a.jpg.run.json"}
+
+
+def test_a_picture_named_as_what_stands_beside_another_is_not_replaced(capsys):
+    photo("in/a.png")
+    photo("in/a_std.png", seed=1)
+    assert command(capsys, "denoise", "in", "-o", "out", "--samples", "2", *FEW)[0] == 0
+    record = json.loads(Path("out/a_std.run.json").read_text())
+    assert record["input"]["path"].endswith("a_std.png") and read_picture("out/a_std.png").data.shape[0] == 3
+    assert read_picture("out/a.png_std.png").data.shape[0] == 1
 
 
 def test_one_bad_file_among_ten_does_not_stop_the_rest(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from restore.modalities.image import FORMATS, list_pictures
 
 from .options import UsageError
 
+BESIDE = re.compile(r"(.+)_(?:std|panel|sample-\d+)")
 ENDINGS = {"denoise": "_denoised", "inpaint": "_inpainted", "deblur": "_deblurred", "upscale": "_upscaled"}
 
 Plan = tuple[Path, Path, str, Path]  # source, output, what the side files' names begin with, place in its folder
@@ -34,12 +36,17 @@ def plan(verb: str, inputs: Sequence[str], out: str | None) -> tuple[list[Plan],
             pairs += _folder(source, out, several, verb, missing)
         else:
             pairs.append((source, _file(source, out, several, verb), Path(source.name)))
-    _check(pairs)
-    side = Counter((output.parent, output.stem) for _, output, _ in pairs)
+    check_outputs([(source, output) for source, output, _ in pairs])
+    outputs = [output for _, output, _ in pairs]
+    stems = Counter((output.parent, output.stem) for output in outputs)
+    # The name of one picture may be what stands beside another: scan.png and scan_std.png.
+    taken = {(o.parent, found[1]) for o in outputs if (found := BESIDE.fullmatch(o.stem))}
     plans = []
     for source, output, relative in pairs:
-        unique = side[output.parent, output.stem] == 1
-        plans.append((source, output, output.stem if unique else output.name, relative))
+        place = output.parent, output.stem
+        plans.append(
+            (source, output, output.stem if stems[place] == 1 and place not in taken else output.name, relative)
+        )
     return plans, missing
 
 
@@ -77,10 +84,15 @@ def _file(source: Path, out: str | None, several: bool, verb: str) -> Path:
     return target
 
 
-def _check(pairs: Sequence[tuple[Path, Path, Path]]) -> None:
-    sources = {source.resolve() for source, _, _ in pairs}
+def check_outputs(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Refuse, of pairs of source and output, an output that is a source, is shared, or cannot be written.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    sources = {source.resolve() for source, _ in pairs}
     outputs: dict[Path, Path] = {}
-    for source, output, _ in pairs:
+    for source, output in pairs:
         real = output.resolve()
         if real in sources:
             raise UsageError(f"the output {output} is an input: choose another name with -o")

@@ -119,9 +119,9 @@ def check_request(request: Any) -> None:
 
 def _replay(options: argparse.Namespace, argv: list[str]) -> int:
     from restore.jobs import Job, Request, sha256
-    from restore.records import RECORD, read_record
+    from restore.records import RECORD, describe_request, read_record
 
-    from .planning import check_writable
+    from .planning import check_outputs
     from .working import do_all
 
     path = Path(options.record)
@@ -130,12 +130,9 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
         raise UsageError(f"{path} is not the run.json of a result")
     plain = dict(record["request"])
     source = Path(record["input"]["path"])
-    for name, wanted in ((source, record["input"]["sha256"]), (plain["mask"], plain.get("mask_sha256"))):
-        if name is not None and wanted is not None and (not Path(name).is_file() or sha256(Path(name)) != wanted):
-            raise UsageError(f"{name} is gone or changed since: a replay needs the file of checksum {wanted[:12]}...")
     output = Path(options.output or record["output"]["path"])
     side = path.name.removesuffix(RECORD) if options.output is None else output.stem
-    check_writable(output.parent)
+    check_outputs([(source, output)])
     request = Request(
         verb=plain["verb"],
         settings=plain["settings"],
@@ -147,6 +144,12 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
         sigma=record["noise"]["sigma_in_unit_range"],
     )
     check_request(request)
+    now = {**describe_request(request), "input_sha256": sha256(source) if source.is_file() else None}
+    for key, wanted in {**plain, "input_sha256": record["input"]["sha256"]}.items():
+        if key.endswith("_sha256") and now.get(key) != wanted:
+            what = key.removesuffix("_sha256")
+            where = source if what == "input" else plain.get(what) or what
+            raise UsageError(f"the {what} {where} is gone or has changed since: a replay needs the one of then")
     import torch
 
     torch.set_num_threads(record["machine"]["threads"])

@@ -98,13 +98,14 @@ def do(
     job: Any, request: Any, argv: list[str], ref: str | None, overwrite: bool, *, announce: bool, bar: bool, debug: bool
 ) -> Report:
     """Restore one picture. With `announce`, what was read is printed before the work, else it is in the report."""
-    from restore.jobs import execute, prepare
+    from restore.jobs import execute, own_request, prepare
     from restore.metrics import fitting
     from restore.modalities.image import read_picture
     from restore.records import finished, write
 
     from .printing import Bar, ending, heading
 
+    request = own_request(request, job)
     try:
         if not overwrite and finished(job, request):
             return Report((f"{job.output}: skipped, already done",), skipped=True)
