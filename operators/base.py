@@ -84,7 +84,8 @@ class LinearOperator(Operator):
         """
         check_weights(alpha, beta)
         if self.gram is not None:
-            return (b - (alpha / (beta + alpha * self.gram)) * self.adjoint(self.forward(b))) / beta
+            seen = self.adjoint(self.forward(b)) / self.gram  # the part of b that A sees; kept apart for its digits
+            return (b - seen) / beta + seen / (beta + alpha * self.gram)
         return cg(lambda v: alpha * self.adjoint(self.forward(v)) + beta * v, b)
 
     def pinv(self, y: Tensor) -> Tensor:
@@ -98,9 +99,9 @@ class LinearOperator(Operator):
         if self.gram is not None:
             return self.adjoint(y) / self.gram
         b = self.adjoint(y)
-        # Rounding in b that A'A cannot produce would otherwise keep CG from converging when b is all rounding.
-        if bool((norm(b) <= tolerance(y.dtype) ** 2 * norm(y)).all()):
-            return torch.zeros_like(b)
+        # A row that is all rounding may be nothing that A'A can produce, and would keep CG from converging.
+        rounding = norm(b) <= tolerance(y.dtype) ** 2 * norm(y)
+        b = b.masked_fill(rounding.reshape(-1, *(1,) * (b.ndim - 1)), 0)
         return cg(lambda v: self.adjoint(self.forward(v)), b)
 
     def svd(self) -> SVD | None:
@@ -136,6 +137,19 @@ class Adjoint(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.operator.forward(y)
+
+    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
+        """`(alpha A A' + beta I)^-1 b`: in closed form wherever `A` solves in closed form (Woodbury)."""
+        check_weights(alpha, beta)
+        if self.operator.gram is not None:
+            return b / (alpha * self.operator.gram + beta)
+        A = self.operator
+        return (b - alpha * A.forward(A.solve(A.adjoint(b), alpha, beta))) / beta
+
+    def pinv(self, y: Tensor) -> Tensor:
+        if self.operator.gram is not None:
+            return self.operator.forward(y) / self.operator.gram
+        return super().pinv(y)
 
     def svd(self) -> SVD | None:
         svd = self.operator.svd()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from operators.base import LinearOperator, Operator, Shape, ShapeError, check_weights
-from operators.linalg import SVD, cg
+from operators.linalg import SVD
 
 
 def _size(shape: Shape) -> int:
@@ -117,6 +117,8 @@ class Pack:
 class VStack(LinearOperator):
     """Several measurements of one signal, `y = (A_1 x, ..., A_k x)`.
 
+    Where all parts but one, or all, are multiples of rotations, `solve` and `pinv` are those of the one.
+
     Raises:
         ShapeError: the operators take signals of different shapes.
     """
@@ -128,6 +130,9 @@ class VStack(LinearOperator):
         super().__init__(operators[0].ishape, pack.shape)
         self.parts: Iterable[LinearOperator] = nn.ModuleList(operators)  # type: ignore[assignment]
         self.pack = pack
+        rotations = [_size(a.oshape) == _size(a.ishape) and a.gram is not None for a in operators]
+        self._rotated = sum(a.gram or 0.0 for a, easy in zip(operators, rotations, strict=True) if easy)  # c: sum R'R
+        self._hard = [i for i, easy in enumerate(rotations) if not easy]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pack.join([a.forward(x) for a in self.parts])
@@ -135,11 +140,27 @@ class VStack(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return torch.stack([a.adjoint(v) for a, v in zip(self.parts, self.pack.split(y), strict=True)]).sum(0)
 
+    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
+        check_weights(alpha, beta)
+        if len(self._hard) > 1:
+            return super().solve(b, alpha, beta)
+        return self._solve(b, alpha, beta + alpha * self._rotated)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        if len(self._hard) > 1 or not self._rotated:
+            return super().pinv(y)
+        return self._solve(self.adjoint(y), 1.0, self._rotated)
+
+    def _solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
+        """With what the rotations add to `A'A` already in `beta`."""
+        return list(self.parts)[self._hard[0]].solve(b, alpha, beta) if self._hard else b / beta
+
 
 class HStack(LinearOperator):
     """A sum of sources, `y = A_1 x_1 + ... + A_k x_k`, with `x = (x_1, ..., x_k)` packed.
 
     `HStack(A, Identity(A.oshape))` is the operator of structured noise: its second source is the noise itself.
+    Where all parts but one know their `gram`, `solve` and `pinv` need only the `solve` of the one.
 
     Raises:
         ShapeError: the operators give data of different shapes.
@@ -152,10 +173,10 @@ class HStack(LinearOperator):
         super().__init__(pack.shape, operators[0].oshape)
         self.parts: Iterable[LinearOperator] = nn.ModuleList(operators)  # type: ignore[assignment]
         self.pack = pack
-        grams = [a.gram for a in operators if a.gram is not None]
-        if len(grams) == len(operators):
-            self.gram = sum(grams)
-        self._others = sum(grams) if len(grams) == len(operators) - 1 else None
+        self._tight = sum(a.gram or 0.0 for a in operators)  # c: the sum of A A' over the parts with a gram
+        self._hard = [i for i, a in enumerate(operators) if a.gram is None]
+        if not self._hard:
+            self.gram = self._tight
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([a.forward(v) for a, v in zip(self.parts, self.pack.split(x), strict=True)]).sum(0)
@@ -165,19 +186,13 @@ class HStack(LinearOperator):
 
     def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
         check_weights(alpha, beta)
-        if self._others is None:
+        if len(self._hard) != 1:
             return super().solve(b, alpha, beta)
-        # H H' = A A' + c I, with A the one part that is not a tight frame: Woodbury in the data space, then
-        # (alpha A A' + g I)^-1 v = (v - alpha A (alpha A'A + g I)^-1 A' v) / g.
-        hard = next(a for a in self.parts if a.gram is None)
-        g = beta + alpha * self._others
-        v = self.forward(b)
-        w = (v - alpha * hard.forward(hard.solve(hard.adjoint(v), alpha, g))) / g
-        return (b - alpha * self.adjoint(w)) / beta
+        # Woodbury in the data space, where H H' = A A' + c I with A the one part that has no gram.
+        hard = list(self.parts)[self._hard[0]]
+        return (b - alpha * self.adjoint(hard.H.solve(self.forward(b), alpha, beta + alpha * self._tight))) / beta
 
     def pinv(self, y: Tensor) -> Tensor:
-        if self.gram is not None:
+        if len(self._hard) != 1 or not self._tight:
             return super().pinv(y)
-        # Data-space normal equations: fewer unknowns than the packed signal, and (H H') is well conditioned
-        # whenever one part is.
-        return self.adjoint(cg(lambda v: self.forward(self.adjoint(v)), y))
+        return self.adjoint(list(self.parts)[self._hard[0]].H.solve(y, 1.0, self._tight))  # H^+ = H' (H H')^-1

@@ -47,7 +47,14 @@ def tolerance(dtype: torch.dtype) -> float:
     return 1e-10 if dtype == torch.float64 else 1e-5
 
 
-def cg(matvec: Callable[[Tensor], Tensor], b: Tensor, *, tol: float | None = None, max_iter: int = 1000) -> Tensor:
+def cg(
+    matvec: Callable[[Tensor], Tensor],
+    b: Tensor,
+    *,
+    precondition: Callable[[Tensor], Tensor] = lambda r: r,
+    tol: float | None = None,
+    max_iter: int = 1000,
+) -> Tensor:
     """Solve `M x = b` for a symmetric positive (semi-)definite `M`, each row of the batch on its own.
 
     Started from zero, so for a singular but consistent system the answer is the minimum-norm solution.
@@ -55,6 +62,7 @@ def cg(matvec: Callable[[Tensor], Tensor], b: Tensor, *, tol: float | None = Non
     Args:
         matvec: `M`, mapping `(B, ...)` to `(B, ...)`.
         b: right-hand sides, `(B, ...)`.
+        precondition: an approximation of `M^-1`, symmetric and positive.
         tol: relative residual `||b - M x|| / ||b||` to reach; `None` takes 1e-10 in float64 and 1e-5 otherwise.
         max_iter: iterations after which the solver gives up.
 
@@ -69,7 +77,8 @@ def cg(matvec: Callable[[Tensor], Tensor], b: Tensor, *, tol: float | None = Non
         return v.to(b.dtype).reshape(-1, *(1,) * (b.ndim - 1))
 
     x, r = torch.zeros_like(b), b.clone()
-    p, rr = r, dot(r, r)
+    p = z = precondition(r)
+    rr, rz = dot(r, r), dot(r, z)
     target = rr * tol**2
     for _ in range(max_iter):
         active = rr > target
@@ -77,18 +86,19 @@ def cg(matvec: Callable[[Tensor], Tensor], b: Tensor, *, tol: float | None = Non
             return x
         q = matvec(p)
         curvature = dot(p, q)
-        if not bool((curvature[active] > 0).all()):  # also catches NaN
-            worst = curvature[active].min().item()
+        if not bool((torch.minimum(curvature, rz)[active] > 0).all()):  # also catches NaN
+            worst = torch.minimum(curvature, rz)[active].min().item()
             raise ConvergenceError(
                 f"conjugate gradients met a direction of curvature {worst:.3g}, where a positive matrix has only "
                 "positive ones: check that the operator's adjoint is its transpose and that alpha, beta >= 0"
             )
-        step = torch.where(active, rr / torch.where(active, curvature, 1.0), 0.0)
+        step = torch.where(active, rz / torch.where(active, curvature, 1.0), 0.0)
         x = x + column(step) * p
         r = r - column(step) * q
-        rr_new = dot(r, r)
-        p = r + column(torch.where(active, rr_new / torch.where(active, rr, 1.0), 0.0)) * p
-        rr = rr_new
+        z = precondition(r)
+        rr, rz_new = dot(r, r), dot(r, z)
+        p = z + column(torch.where(active, rz_new / torch.where(active, rz, 1.0), 0.0)) * p
+        rz = rz_new
     if bool((rr <= target).all()):
         return x
     reached = (rr / dot(b, b)).max().sqrt().item()

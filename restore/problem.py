@@ -56,6 +56,13 @@ class Problem:
             raise TypeError(f"Gaussian noise is needed here, got {self.noise!r}")
         return self.operator, self.noise.sigma
 
+    def score(self, z: Tensor) -> Tensor:
+        """`grad_z log p(y | z)` at noiseless data `z`: `(B, *oshape)`; `(y - z) / sigma^2` if Gaussian."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            log_prob = self.noise.log_prob(self.y, z).sum()
+        return torch.autograd.grad(log_prob, z)[0]
+
     def data_fit(self, x: Tensor) -> Tensor:
         """`||y - A x|| / (sigma sqrt(m))` of each row, `(B,)`: 1 for draws from the posterior, on average.
 

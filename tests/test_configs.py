@@ -19,8 +19,9 @@ from restore.samplers.base import Sampler
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GROUPS = {"sampler": Sampler, "operator": Operator, "noise": NoiseModel, "objective": Objective}
-# Made of other operators or of foreign objects: nothing to write in a YAML.
-COMPOSED = {"Chain", "Compose", "Adjoint", "VStack", "HStack"}
+# Made of other operators, of foreign objects, or by `Blur` and `Downsample`: nothing to write in a YAML.
+COMPOSED = {"Chain", "Compose", "Adjoint", "VStack", "HStack", "DeepinvOperator", "DeepinvLinearOperator"}
+COMPOSED |= {"CircularFilter", "Separable", "ValidFilter", "BlockMean"}
 FILES = sorted(path for group in GROUPS for path in (CONFIGS / group).glob("*.yaml"))
 
 

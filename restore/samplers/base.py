@@ -11,7 +11,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator, Operator
+from operators.base import LinearOperator
 from operators.noise import Gaussian
 from operators.random import Draws
 from restore.priors.base import Denoiser
@@ -39,7 +39,7 @@ class Sampler(ABC):
     """
 
     exact: ClassVar[bool]
-    needs: ClassVar[type[Operator]]
+    needs: ClassVar[type]
 
     steps: int = 100
     sigma_max: float | None = None
@@ -62,9 +62,7 @@ class Sampler(ABC):
         return float(self.ladder(prior)[0]) * rng.normal(problem.operator.ishape, like=problem.y)
 
     @abstractmethod
-    def step(
-        self, x: Any, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws
-    ) -> Any:
+    def step(self, x: Any, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Any:
         """The state one rung lower. Pure: everything it needs is in its arguments."""
 
     def signal(self, x: Any) -> Tensor:
@@ -89,9 +87,7 @@ class Sampler(ABC):
             raise SamplerError(f"the prior takes signals of shape {prior.shape}, the operator has {A.ishape}")
 
     @final
-    def __call__(
-        self, problem: Problem, prior: Denoiser, rng: Draws, callback: Callback | None = None
-    ) -> Tensor:
+    def __call__(self, problem: Problem, prior: Denoiser, rng: Draws, callback: Callback | None = None) -> Tensor:
         """Run the ladder: one draw per row of `rng`, `(B, *ishape)`.
 
         Raises:
@@ -106,9 +102,18 @@ class Sampler(ABC):
                 signal = self.signal(x)
                 if not bool(torch.isfinite(signal.sum())):
                     raise SamplerError(
-                        f"{type(self).__name__} gave NaN or infinite values at step {i + 1} of {self.steps} "
+                        f"{type(self).__name__} gave NaN or infinite values at step {i + 1} of {len(ladder) - 1} "
                         f"(sigma {sigma:.4g} -> {sigma_next:.4g}): the data, the noise level or a step size is off"
                     )
                 if callback is not None:
-                    callback(i + 1, self.steps, sigma_next, signal)
+                    callback(i + 1, len(ladder) - 1, sigma_next, signal)
         return self.signal(x)
+
+
+def pull(A: LinearOperator, r: Tensor, beta: float) -> Tensor:
+    """`(A'A + beta I)^-1 A' r`, `(B, *oshape) -> (B, *ishape)`: what a residual `r` moves a signal by.
+
+    Samplers write their data step as a current signal plus this: the right-hand side lies in the range of `A'`, so a
+    tiny `beta` (high noise) costs no digits in the directions that `A` does not see.
+    """
+    return A.adjoint(r) / (A.gram + beta) if A.gram is not None else A.solve(A.adjoint(r), 1.0, beta)

@@ -1,0 +1,66 @@
+"""Convolution as a camera does it: the photograph sees only a part of the scene that was blurred into it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from operators import fourier
+from operators.base import LinearOperator, Shape, check_weights
+from operators.filters import CircularFilter
+from operators.linalg import cg
+
+
+def frame(kernel: Tensor, ishape: Shape) -> tuple[slice, slice]:
+    """Where, in `x`, the pixels of `y` lie whose blur needs no boundary."""
+    rows, columns = (slice(k - 1 - k // 2, n - k // 2) for k, n in zip(kernel.shape, ishape[-2:], strict=True))
+    return rows, columns
+
+
+class ValidFilter(LinearOperator):
+    """`y = P K x`: a circular filter `K` and the restriction `P` to the pixels that no boundary reaches.
+
+    Args:
+        kernel: `(kh, kw)`, its middle is entry `(kh // 2, kw // 2)`.
+        ishape: `(C, H, W)`; `y` is `(C, H - kh + 1, W - kw + 1)`.
+    """
+
+    def __init__(self, kernel: Tensor, ishape: Shape):
+        self_frame = frame(kernel, ishape)
+        super().__init__(ishape, (*ishape[:-2], *(s.stop - s.start for s in self_frame)))
+        self.frame = self_frame
+        self.circular = CircularFilter(kernel, ishape)
+        border = torch.ones(ishape[-2:], dtype=torch.float64)
+        border[self.frame] = 0
+        self.register_buffer("border", border)
+        self.border: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.circular.forward(x)[..., self.frame[0], self.frame[1]]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        (top, bottom), (left, right) = (
+            (s.start, n - s.stop) for s, n in zip(self.frame, self.ishape[-2:], strict=True)
+        )
+        return self.circular.adjoint(F.pad(y, (left, right, top, bottom)))
+
+    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
+        """As in the base class, by conjugate gradients on the border only.
+
+        With `Q = I - P`, `M = alpha K'K + beta I` and `T` the circular filter of spectrum
+        `beta / (alpha |otf|^2 + beta)`, Woodbury gives `(M - alpha K'QK)^-1 = M^-1 + M^-1 K' Q u` with
+        `(Q T Q) u = alpha Q K M^-1 b`. `Q T^-1 Q` is an excellent preconditioner: tens of iterations where
+        conjugate gradients on `A'A` need hundreds.
+        """
+        check_weights(alpha, beta)
+        otf, Q = fourier.as_complex(self.circular.otf, b), self.border.to(b)
+        inverse = 1 / (alpha * self.circular.half_s**2 + beta)
+        T, T_inverse, inverse = ((beta * inverse).to(b), (1 / (beta * inverse)).to(b), inverse.to(b))
+        z = torch.fft.rfft2(b) * inverse
+        u = cg(
+            lambda v: Q * fourier.filter2(v, T),
+            alpha * Q * torch.fft.irfft2(z * otf, s=b.shape[-2:]),
+            precondition=lambda v: Q * fourier.filter2(v, T_inverse),
+        )
+        return torch.fft.irfft2(z + torch.fft.rfft2(u) * otf.conj() * inverse, s=b.shape[-2:])

@@ -1,0 +1,170 @@
+"""Every sampler against the exact posterior, and the harness itself against samplers with planted faults."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+import yaml
+from known_posteriors import OPERATORS, PRIORS, compare, problem, samplers
+from torch import Tensor
+
+from operators.base import LinearOperator
+from operators.noise import Gaussian as GaussianNoise
+from operators.random import Draws
+from restore.core import restore
+from restore.priors.analytic import Gaussian
+from restore.problem import Problem
+from restore.samplers.base import Sampler
+from restore.uncertainty.exact import exactness
+
+SIZE, DRAWS, STEPS = 8, 400, 100  # written into pinned_bias.yaml by `python tests/bench/exact.py --pin`
+PINNED = yaml.safe_load((Path(__file__).parent / "pinned_bias.yaml").read_text())
+PROBLEMS = [(p, a) for p in PRIORS for a in OPERATORS]
+each_problem = pytest.mark.parametrize(("prior_name", "operator_name"), PROBLEMS, ids=["-".join(p) for p in PROBLEMS])
+
+
+@each_problem
+@pytest.mark.parametrize("name", samplers())
+def test_a_sampler_keeps_its_claim(name, prior_name, operator_name):
+    sampler = samplers()[name]
+    P, D = problem(prior_name, operator_name, SIZE)
+    if sampler.exact:
+        deviations = compare(sampler, P, D, DRAWS)[0].deviations()
+        assert not deviations, f"{name} claims to be exact: {deviations}"
+        return
+    found = compare(replace(sampler, steps=min(sampler.steps, STEPS)), P, D, DRAWS)[0]
+    for statistic, pinned in PINNED[name][f"{prior_name}-{operator_name}"].items():
+        s = getattr(found, statistic)
+        assert abs(s.value - pinned) <= 4 * s.se + 0.1 * pinned, f"{statistic} was {pinned}, is {s.value:.3f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oracle(Sampler):
+    """The probability flow of the exact posterior's denoiser, by Heun's rule: exact as steps grow. Ways to break it."""
+
+    exact: ClassVar[bool] = True
+    needs: ClassVar[type] = LinearOperator
+    steps: int = 80
+    fault: str | None = None
+
+    def init(self, problem: Problem, prior, rng: Draws) -> Tensor:
+        noise = super().init(problem, prior, rng) / (2**0.5 if self.fault == "noise / sqrt 2" else 1)
+        return self._posterior(problem, prior.prior).mean + noise
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior, rng: Draws) -> Tensor:
+        D = self._posterior(problem, prior.prior)
+        slope = (x - D(x, sigma)) / sigma
+        end = x + (sigma_next - sigma) * slope
+        if sigma_next == 0:
+            return end
+        return x + (sigma_next - sigma) * (slope + (end - D(end, sigma_next)) / sigma_next) / 2
+
+    def _posterior(self, problem: Problem, prior):
+        A, sigma_y = problem.linear_gaussian
+        y = problem.y
+        if self.fault == "likelihood x 2":
+            return prior.posterior(Problem(y, A, GaussianNoise(sigma_y / 2**0.5)))
+        if self.fault == "dropped row":
+            return prior.posterior(Problem(y.flatten(1)[:, 1:], _WithoutFirstRow(A), problem.noise))
+        if self.fault == "wrong sign":
+            return prior.posterior(Problem(2 * A(prior.mean[None]) - y, A, problem.noise))
+        if self.fault == "prior ignored":
+            flat = Gaussian(prior.mean, 100 * torch.eye(prior.mean.numel(), dtype=torch.float64))
+            return flat.posterior(problem)
+        return prior.posterior(problem)
+
+
+class _WithoutFirstRow(LinearOperator):
+    def __init__(self, A: LinearOperator):
+        super().__init__(A.ishape, (int(torch.Size(A.oshape).numel()) - 1,))
+        self.A = A
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.A(x).flatten(1)[:, 1:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Sampler):
+    """The best single answer, as often as asked for."""
+
+    exact: ClassVar[bool] = True
+    needs: ClassVar[type] = LinearOperator
+    steps: int = 1
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior, rng: Draws) -> Tensor:
+        return prior.prior.posterior(problem).mean.expand_as(x)
+
+
+@each_problem
+def test_exact_draws_pass(prior_name, operator_name):
+    P, D = problem(prior_name, operator_name, SIZE)
+    posterior = D.posterior(P)
+    for seed in range(4):
+        assert not exactness(posterior.sample(Draws(seed, range(DRAWS))), posterior, seed=99).deviations()
+
+
+@each_problem
+def test_an_exact_sampler_passes(prior_name, operator_name):
+    assert not compare(Oracle(), *problem(prior_name, operator_name, SIZE), DRAWS)[0].deviations()
+
+
+def test_the_error_of_an_exact_sampler_falls_as_steps_double():
+    P, D = problem("gaussian", "blur", SIZE)
+    errors = [compare(Oracle(steps=n), P, D, DRAWS)[0].variance_error for n in (8, 16, 32)]
+    excess = [e.value - e.expected for e in errors]
+    assert excess[1] < excess[0] / 1.5 and excess[2] < excess[1] / 1.5
+
+
+@each_problem
+@pytest.mark.parametrize("fault", ["noise / sqrt 2", "likelihood x 2", "dropped row", "wrong sign", "prior ignored"])
+def test_a_planted_fault_is_caught(fault, prior_name, operator_name):
+    # Twice the draws: one row of 64 of a blur says little, so its loss is the smallest of the faults.
+    assert compare(Oracle(fault=fault), *problem(prior_name, operator_name, SIZE), 2 * DRAWS)[0].deviations()
+
+
+def test_a_constant_is_caught():
+    P, D = problem("gaussian", "mask", SIZE)
+    assert set(compare(Constant(), P, D, DRAWS)[0].deviations()) >= {"variance_ratio", "coverage"}
+
+
+def test_the_numbers_mean_what_they_say():
+    P, D = problem("gaussian", "blur", SIZE)
+    posterior = D.posterior(P)
+    draws = posterior.sample(Draws(0, range(4000)))
+    narrow = exactness(posterior.mean + 0.7 * (draws - posterior.mean), posterior)
+    assert narrow.variance_ratio.value == pytest.approx(0.49, abs=0.01)
+    assert narrow.coverage.value == pytest.approx(math.erf(0.7 * 1.645 / 2**0.5), abs=0.01)
+    L = torch.linalg.cholesky(posterior.covariance_matrix)
+    moved = draws + (0.5 * L.sum(1)).reshape(posterior.mean.shape)  # by half a standard deviation in each direction
+    assert exactness(moved, posterior).mean_error.value == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_lost_mode_is_caught():
+    P, D = problem("mixture", "blur", SIZE)
+    posterior = D.posterior(P)
+    draws = posterior.sample(Draws(0, range(DRAWS)))
+    likeliest = posterior.responsibilities(draws).argmax(1) == posterior.weights.argmax()
+    lost = draws[likeliest][torch.arange(DRAWS) % int(likeliest.sum())]
+    weights = exactness(lost, posterior).mode_weights
+    assert weights.z > 10 and weights.value == pytest.approx(1 - float(posterior.weights.max()), abs=0.01)
+
+
+@pytest.mark.parametrize("name", samplers())
+def test_a_draw_is_the_same_alone_and_in_a_batch(name):
+    sampler = replace(samplers()[name], steps=20)
+    P, D = problem("mixture", "mask", SIZE)
+    together = restore(P, D, sampler, num_samples=5, seed=3).samples
+    apart = restore(P, D, sampler, num_samples=5, seed=3, chunk=2).samples
+    alone = sampler(P, D, Draws(3, [4]))
+    torch.testing.assert_close(apart, together, rtol=0, atol=1e-9)
+    torch.testing.assert_close(alone[0], together[4], rtol=0, atol=1e-9)
+    assert not torch.equal(together[0], together[1])
+
+
+def test_too_few_draws_are_refused():
+    P, D = problem("gaussian", "mask", SIZE)
+    with pytest.raises(ValueError, match="at least 2 draws"):
+        exactness(D.posterior(P).sample(Draws(0)), D.posterior(P))

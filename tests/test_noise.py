@@ -1,0 +1,115 @@
+"""Each noise model: the likelihood integrates to one, and the samples have the moments of the likelihood."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from operators.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian
+from operators.random import Draws
+
+MODELS: list[NoiseModel] = [
+    Gaussian(0.3),
+    Poisson(0.05),
+    Poisson(2.0),
+    Gamma(1.0),
+    Gamma(7.5),
+    PoissonGaussian(0.05, 0.02),
+    PoissonGaussian(1.0, 0.1),  # separate peaks
+    PoissonGaussian(0.01, 0.3),  # hardly any structure
+]
+
+
+def support(noise: NoiseModel, z: float) -> tuple[torch.Tensor, float]:
+    """Points `(N, 1)` that cover `p(y | z)`, and the weight of each in a sum over `y`."""
+    if isinstance(noise, Poisson):
+        return noise.gain * torch.arange(400, dtype=torch.float64)[:, None], 1.0
+    lo, hi, n = {Gaussian: (-5, 8, 20001), Gamma: (0, 60, 400001), PoissonGaussian: (-4, 60, 20001)}[type(noise)]
+    y = torch.linspace(lo, hi, n, dtype=torch.float64)[:, None]
+    if isinstance(noise, Gamma):
+        y = y + (hi - lo) / (n - 1) / 2
+    return y, (hi - lo) / (n - 1)
+
+
+@pytest.mark.parametrize("noise", MODELS, ids=str)
+@pytest.mark.parametrize("z", [0.2, 1.7])
+def test_likelihood_is_normalised_and_samples_follow_it(noise, z):
+    y, weight = support(noise, z)
+    p = noise.log_prob(y, torch.full_like(y, z)).exp() * weight
+    assert float(p.sum()) == pytest.approx(1, abs=1e-5)
+    mean = float((p * y[:, 0]).sum())
+    variance = float((p * (y[:, 0] - mean) ** 2).sum())
+    assert mean == pytest.approx(z, rel=1e-4)
+    wanted = {
+        Gaussian: lambda n: n.sigma**2,
+        Poisson: lambda n: n.gain * z,
+        Gamma: lambda n: z**2 / n.k,
+        PoissonGaussian: lambda n: n.gain * z + n.sigma**2,
+    }[type(noise)](noise)
+    assert variance == pytest.approx(wanted, rel=1e-4)
+
+    draws, per_draw = 20, 5000
+    samples = noise.sample(torch.full((draws, per_draw), z, dtype=torch.float64), Draws(3, range(draws)))
+    count = draws * per_draw
+    assert float(samples.mean()) == pytest.approx(z, abs=5 * math.sqrt(wanted / count))
+    kurtosis = float((p * (y[:, 0] - mean) ** 4).sum()) / variance**2
+    assert float(samples.var()) == pytest.approx(wanted, rel=5 * math.sqrt((kurtosis - 1) / count))
+
+
+@pytest.mark.parametrize("noise", MODELS, ids=str)
+def test_a_draw_does_not_depend_on_its_batch(noise):
+    z = torch.rand(1, 3, 4) + 0.1
+    together = noise.sample(z.expand(4, -1, -1), Draws(0, range(4)))
+    assert torch.equal(noise.sample(z, Draws(0, [2])), together[2:3])
+    assert together.dtype == z.dtype and not torch.equal(together[0], together[1])
+    assert torch.equal(noise.sample(z, Draws(0, range(4))), together), "one z, as many draws as generators"
+
+
+@pytest.mark.parametrize("noise", MODELS, ids=str)
+def test_log_prob_adds_over_entries_broadcasts_and_differentiates(noise):
+    z = (torch.rand(3, 2, 5, dtype=torch.float64) + 0.3).requires_grad_()
+    y = noise.sample(z[:1].detach(), Draws(0, [0]))
+    whole = noise.log_prob(y, z)
+    parts = sum(noise.log_prob(y[:, i, j, None], z[:, i, j, None]) for i in range(2) for j in range(5))
+    assert whole.shape == (3,)
+    torch.testing.assert_close(whole, parts)
+    assert torch.autograd.gradcheck(lambda z: noise.log_prob(y, z), z)
+
+
+def test_poisson_gaussian_is_exact_in_the_tails_and_in_its_limits():
+    noise = PoissonGaussian(0.1, 0.05)
+    y, z = torch.meshgrid(*(torch.linspace(a, b, 13, dtype=torch.float64) for a, b in ((-1, 9), (0, 6))), indexing="ij")
+    n = torch.arange(400, dtype=torch.float64)[:, None]
+    y, z = y.reshape(-1, 1), z.reshape(-1, 1)
+    rate = (z / 0.1).clamp(min=1e-6).T
+    terms = torch.xlogy(n, rate) - rate - torch.lgamma(n + 1) - 0.5 * ((y.T - 0.1 * n) / 0.05) ** 2
+    brute = terms.logsumexp(0) - math.log(0.05 * math.sqrt(2 * math.pi))
+    torch.testing.assert_close(noise.log_prob(y, z), brute, rtol=1e-10, atol=1e-10)
+
+    many, y, z = PoissonGaussian(1e-4, 0.1), torch.tensor([[0.9]]).double(), torch.tensor([[0.8]]).double()
+    gaussian = Gaussian(math.sqrt(0.1**2 + 1e-4 * 0.8)).log_prob(y, z)
+    torch.testing.assert_close(many.log_prob(y, z), gaussian, rtol=1e-3, atol=1e-3)
+
+
+def test_rates_below_zero_stay_finite():
+    z = torch.tensor([[-0.5, 0.0, 1.0]], requires_grad=True)
+    for noise in (Poisson(0.1), Gamma(2.0), PoissonGaussian(0.1, 0.1)):
+        value = noise.log_prob(torch.tensor([[0.2, 0.1, 1.0]]), z)
+        (grad,) = torch.autograd.grad(value.sum(), z)
+        assert torch.isfinite(value).all() and torch.isfinite(grad).all()
+        assert torch.isfinite(noise.sample(z.detach(), Draws(0))).all()
+
+
+@pytest.mark.parametrize("make", [Gaussian, Poisson, Gamma, lambda v: PoissonGaussian(1.0, v)])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_parameters_that_make_no_sense_are_refused(make, value):
+    with pytest.raises(ValueError, match="must be a positive number"):
+        make(value)
+
+
+@pytest.mark.parametrize("noise", [Poisson(0.1), Gamma(2.0)])
+def test_negative_data_are_refused_where_the_model_cannot_give_them(noise):
+    with pytest.raises(ValueError, match=r"negative data.*-0\.5"):
+        noise.log_prob(torch.tensor([[-0.5]]), torch.ones(1, 1))

@@ -1,0 +1,187 @@
+"""Laws of single samplers: what their steps must do, on problems small enough to know."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from known_posteriors import prior, problem, samplers
+from torch import Tensor
+
+from operators import kernels
+from operators.base import Identity, LinearOperator, Operator
+from operators.image import Blur, Downsample, Mask
+from operators.noise import Gaussian, NoiseModel
+from operators.random import Draws
+from restore.core import restore
+from restore.priors.base import Denoiser
+from restore.problem import Problem
+from restore.samplers.base import SamplerError
+from restore.samplers.ddnm import DDNM
+from restore.samplers.diffpir import DiffPIR
+from restore.samplers.dps import DPS
+from restore.samplers.reddiff import REDdiff
+
+SHAPE = (1, 6, 6)
+
+
+class Known(Denoiser):
+    """Knows the signal: what is left of `x'` after a step is its noise."""
+
+    shape, sigma_min, sigma_max = SHAPE, 1e-3, 10.0
+
+    def __init__(self, signal: float = 0.5):
+        super().__init__()
+        self.signal = signal
+
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        return self.signal + 0 * x  # a gradient, and it is zero
+
+
+class Unknown(LinearOperator):
+    """Another operator with nothing known about it: no gram, no svd."""
+
+    def __init__(self, A: LinearOperator):
+        super().__init__(A.ishape, A.oshape)
+        self.A = A
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.A.forward(x)
+
+
+class Spectral(Unknown):
+    """Another operator of which only the SVD is known."""
+
+    def svd(self):
+        return self.A.svd()
+
+
+OPERATORS = {
+    "mask": Mask(torch.arange(36).reshape(SHAPE) % 3 != 0),
+    "blur": Blur(kernels.gaussian(0.5), SHAPE),
+    "downsample": Downsample(SHAPE, 2, "bicubic"),
+    "block": Downsample(SHAPE, 2, "block"),
+}
+
+
+@pytest.mark.parametrize("kind", ["as it is", "svd", "solve"])
+@pytest.mark.parametrize("sigma_y", [0.02, 0.2])
+@pytest.mark.parametrize("tau", [0.3, 0.8], ids=["below scale", "above scale"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_ddnm_leaves_the_noise_of_the_rung_in_every_direction(name, tau, sigma_y, kind):
+    """White noise of std `sigma_next` in all, the share that the data carry included: the denoiser relies on it."""
+    A = OPERATORS[name] if kind == "as it is" else {"svd": Spectral, "solve": Unknown}[kind](OPERATORS[name])
+    rows, sigma = 4000, 1.3 * tau
+    rng, noise = Draws(0, range(rows)), Gaussian(sigma_y)
+    truth = torch.full((rows, *SHAPE), 0.5, dtype=torch.float64)
+    P = Problem(noise.sample(A(truth), rng), A, noise)
+    x = DDNM().step(truth + sigma * rng.normal(SHAPE, like=truth), sigma, tau, P, Known(), rng)
+    C = torch.cov((x - truth).flatten(1).T) / tau**2
+    torch.testing.assert_close(C, torch.eye(36, dtype=torch.float64), rtol=0, atol=0.14)  # 5.5 / sqrt(rows) * sqrt(2)
+    assert abs(C.diagonal().mean() - 1) < 0.015
+
+
+@pytest.mark.parametrize("name", ["mask", "block"])
+def test_ddnm_is_the_same_by_one_singular_value_and_by_the_svd(name):
+    A, like = OPERATORS[name], torch.zeros(2, *SHAPE, dtype=torch.float64)
+    x, y = Draws(1, range(2)).normal(SHAPE, like), Draws(2).normal(A.oshape, like)
+    for tau in (0.5, 0.05):  # above and below the noise
+        steps = [
+            DDNM().step(x, 0.6, tau, Problem(y, op, Gaussian(0.1)), Known(), Draws(3, range(2)))
+            for op in (A, Spectral(A))
+        ]
+        torch.testing.assert_close(*steps, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Unknown, Spectral])
+def test_ddnm_without_noise_keeps_the_data(kind):
+    A = kind(OPERATORS["blur"])
+    x = torch.rand(1, *SHAPE, dtype=torch.float64)
+    P = Problem(A(x), A, Gaussian(1e-7))
+    step = DDNM().step(torch.zeros_like(x), 1.0, 1e-3, P, Known(), Draws(0))
+    assert (A(step) - P.y).abs().max() < 0.01
+
+
+def test_time_travel_climbs_and_comes_down_again():
+    ladder = DDNM(steps=4, travel_length=2, travel_repeat=2).ladder(Known())
+    a, b, c, d, zero = DDNM(steps=4).ladder(Known())
+    assert ladder.tolist() == [a, b, c, a, b, c, d, zero, c, d, zero]
+    P, D = problem("gaussian", "mask", 8)
+    once, twice = (restore(P, D, DDNM(steps=20, travel_repeat=n), num_samples=2).nfe for n in (1, 2))
+    assert (once, twice) == (20, 40)
+
+
+@pytest.mark.parametrize("name", samplers())
+def test_the_prior_alone_decides_what_the_data_do_not_see(name):
+    """A prior that knows the missing pixels has them right; one that ignored it would leave noise."""
+    A = OPERATORS["mask"]
+    P = Problem(torch.full((1, *A.oshape), 0.5, dtype=torch.float64), A, Gaussian(0.05))
+    x = restore(P, Known(), samplers()[name], num_samples=2).samples
+    missing = x - A.adjoint(A(x)) - (0.5 - A.adjoint(A(torch.full_like(x, 0.5))))
+    assert missing.abs().max() < 0.02
+
+
+@dataclass(frozen=True)
+class Poisson(NoiseModel):
+    """Counts of mean `gain z`, over `gain`."""
+
+    gain: float
+
+    def sample(self, z: Tensor, rng: Draws) -> Tensor:
+        return rng.each(lambda g, i: torch.poisson(self.gain * z[i], generator=g)) / self.gain
+
+    def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
+        rate = (self.gain * z).clamp(min=1e-3)
+        return (self.gain * y * rate.log() - rate).flatten(1).sum(1)
+
+
+class Square(Operator):
+    """`x^2`: a detector of intensity."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.square()
+
+
+@pytest.mark.parametrize("sampler", [REDdiff(steps=200), DPS(steps=200, zeta=1.0)], ids=["reddiff", "dps"])
+def test_gradient_samplers_serve_any_operator_and_noise(sampler):
+    D = prior("gaussian", 8)
+    truth = D.sample(Draws(7))
+    A = Square(D.shape, D.shape) @ Identity(D.shape)
+    noise = Poisson(100.0)
+    x = restore(Problem(noise.sample(A(truth), Draws(8)), A, noise), D, sampler, num_samples=4).samples
+    blind = (D.mean - truth).square().mean().sqrt()
+    assert (x.mean(0) - truth).square().mean().sqrt() < blind / 2
+
+
+@pytest.mark.parametrize("sampler", [DDNM(), DiffPIR()], ids=["ddnm", "diffpir"])
+def test_what_a_sampler_cannot_serve_is_refused_in_words(sampler):
+    y = torch.ones(1, *SHAPE)
+    with pytest.raises(SamplerError, match=r"needs a LinearOperator, got Square.*RED-diff or DPS"):
+        restore(Problem(y, Square(SHAPE, SHAPE), Gaussian(0.1)), Known(), sampler)
+    with pytest.raises(SamplerError, match="needs Gaussian noise"):
+        restore(Problem(y, Identity(SHAPE), Poisson(1.0)), Known(), sampler)
+    with pytest.raises(SamplerError, match="the prior takes signals of shape"):
+        restore(Problem(y[..., :3], Identity((1, 6, 3)), Gaussian(0.1)), Known(), sampler)
+
+
+def test_dps_refuses_a_prior_without_a_gradient_in_words():
+    class Closed(Known):
+        def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+            return super().forward(x, sigma).detach()
+
+    with pytest.raises(SamplerError, match="differentiates the denoiser"):
+        restore(Problem(torch.ones(1, *SHAPE), Identity(SHAPE), Gaussian(0.1)), Closed(), DPS())
+
+
+@pytest.mark.parametrize("name", samplers())
+def test_nan_is_named_with_sampler_step_and_sigma(name):
+    P = Problem(torch.ones(1, *SHAPE), Identity(SHAPE), Gaussian(0.1))
+    with pytest.raises(SamplerError, match=r"(?i)" + name + r" gave NaN or infinite values at step 1 of .*sigma 10"):
+        restore(P, Known(float("nan")), samplers()[name])
+
+
+@pytest.mark.parametrize("name", samplers())
+def test_the_dtype_is_that_of_the_data_and_calls_are_counted(name):
+    sampler = samplers()[name]
+    R = restore(Problem(torch.ones(1, *SHAPE), Identity(SHAPE), Gaussian(0.1)), Known(), sampler, num_samples=3)
+    assert R.samples.dtype == torch.float32
+    assert R.nfe == sampler.steps + (name == "reddiff")  # RED-diff asks the prior where to start
