@@ -260,6 +260,20 @@ def test_large_pictures_use_the_fft_and_agree():
     torch.testing.assert_close(A(x), A_dense(x))
 
 
+def test_larger_separable_operators_skip_their_zeros_correctly():
+    A = Downsample((1, 240, 200), 2)
+    x = torch.randn(1, 1, 240, 200, generator=generator(7), dtype=torch.float64)
+    y = torch.randn(1, 1, 120, 100, generator=generator(8), dtype=torch.float64)
+    R, C = dense_rows(A, 240, 0), dense_rows(A, 200, 1)
+    torch.testing.assert_close(A(x), R @ x @ C.T)
+    torch.testing.assert_close(A.adjoint(y), R.T @ y @ C)
+    sparse = matrix(100, 100) * (torch.arange(100) > 90)  # chunks of zeros, a chunk of columns
+    A = Separable(sparse.T, sparse, (1,))
+    x = x[..., :100, :100]
+    torch.testing.assert_close(A(x), sparse.T @ x @ sparse.T)
+    torch.testing.assert_close(A.adjoint(x), sparse @ x @ sparse)
+
+
 def dense_rows(A: Downsample, n: int, axis: int) -> Tensor:
     """The 1-D bicubic matrix of an axis, from its definition."""
     taps = kernels.bicubic(2).sum(0)
