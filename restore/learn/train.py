@@ -115,7 +115,7 @@ def learn(
     out: Path,
     *,
     objective: Objective | str = "dsm",
-    steps: int = 28_000,
+    steps: int = 20_000,
     batch: int = 16,
     patch: int = 64,
     lr: float = 1e-3,
