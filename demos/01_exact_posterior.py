@@ -84,7 +84,7 @@ def main() -> None:
         panel.axline((0.25 / math.sqrt(2),) * 2, slope=-1, color="tab:red", lw=1, ls="--")  # what y says, noise apart
         panel.scatter(*x.T, s=5, color="tab:orange", alpha=0.6, linewidths=0)
         panel.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), xticks=[], yticks=[], aspect="equal")
-        title = f"{name}\n{100 * wrong:.0f} % of draws in the wrong cluster, clusters x {spread:.2f} as wide"
+        title = f"{name}\n{100 * wrong:.0f} % of draws in the wrong cluster, spread x {spread:.2f}"
         panel.set_title(title, fontsize=10)
     figure.suptitle("Two pixels: prior (blue), what was measured (red), exact posterior (lines), draws (dots)")
     args.output.parent.mkdir(parents=True, exist_ok=True)

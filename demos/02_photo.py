@@ -43,7 +43,7 @@ def main() -> None:
         load_prior("photos"),
         sampler,
         num_samples=args.draws,
-        callback=lambda step, steps, sigma, x: print(f"\r{step}/{steps}", end="", flush=True),
+        callback=lambda step, steps, sigma, x: print(f"\rstep {step} of {steps}", end="", flush=True),
     )
     error = (result.mean - truth[0]).square().mean(0).sqrt()  # root mean square over the colours
     spread = result.std.square().mean(0).sqrt()
