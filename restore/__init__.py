@@ -1,19 +1,21 @@
-"""Draws from `p(x | y)`: a problem, a prior and a sampler, and `restore()` that runs them.
+"""Draws from `p(x | y)`: problems, priors, samplers, and the command that restores a person's pictures.
 
-Names are imported when first used, so that the command line can answer `--help` without loading torch.
+Names are imported when first used, so that `restore --help` does not load torch.
 """
 
 from importlib import import_module
 from typing import Any
 
+__version__ = "0.1.0"
+
 _HOME = {
-    "restore": "restore.core",
-    "Restoration": "restore.core",
     "Problem": "restore.problem",
-    "load_prior": "restore.priors.store",
     "Denoiser": "restore.priors.base",
     "Rescaled": "restore.priors.base",
+    "load_prior": "restore.priors.store",
     "Sampler": "restore.samplers.base",
+    "Restoration": "restore.core",
+    "restore": "restore.core",
 }
 __all__ = list(_HOME)
 

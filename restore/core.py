@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +84,7 @@ def restore(
     chunk: int | None = None,
     seed: int = 0,
     file: int = 0,
+    draws: Callable[[int, Sequence[int], int], Draws] = Draws,
     callback: Callback | None = None,
 ) -> Restoration:
     """Draw from `p(x | y)`.
@@ -93,6 +95,7 @@ def restore(
         num_samples: draws; ignored when `y` has several rows.
         chunk: draws run at a time, to bound memory; `None` runs all together.
         seed, file: draw `i` is determined by `(seed, file, i)` alone, whatever the chunk.
+        draws: makes the random numbers of a chunk from `(seed, numbers of its draws, file)`.
         callback: called as `callback(step, steps, sigma, x)` after each step of each chunk.
 
     Raises:
@@ -106,9 +109,9 @@ def restore(
         raise ValueError(f"num_samples and chunk must be at least 1, got {num_samples} and {chunk}")
     counted, start, parts = _Counted(prior), time.perf_counter(), []
     for first in range(0, total, chunk):
-        draws = range(first, min(first + chunk, total))
-        part = problem if rows == 1 else Problem(problem.y[first : draws.stop], problem.operator, problem.noise)
-        parts.append(sampler(part, counted, Draws(seed, draws, file), callback))
+        numbers = range(first, min(first + chunk, total))
+        part = problem if rows == 1 else Problem(problem.y[first : numbers.stop], problem.operator, problem.noise)
+        parts.append(sampler(part, counted, draws(seed, numbers, file), callback))
     return Restoration(
         samples=torch.cat(parts),
         problem=problem,

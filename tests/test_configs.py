@@ -10,13 +10,15 @@ import pytest
 import yaml
 
 import operators
+import restore.learn
 import restore.samplers
 from operators.base import LinearOperator, Operator
 from operators.noise import NoiseModel
+from restore.learn.base import Objective
 from restore.samplers.base import Sampler
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-GROUPS = {"sampler": Sampler, "operator": Operator, "noise": NoiseModel}
+GROUPS = {"sampler": Sampler, "operator": Operator, "noise": NoiseModel, "objective": Objective}
 # Made of other operators, of foreign objects, or by `Blur` and `Downsample`: nothing to write in a YAML.
 COMPOSED = {"Chain", "Compose", "Adjoint", "VStack", "HStack", "DeepinvOperator", "DeepinvLinearOperator"}
 COMPOSED |= {"CircularFilter", "Separable", "ValidFilter", "BlockMean"}
@@ -29,7 +31,7 @@ def target(path: Path) -> type:
 
 
 def public_classes(base: type) -> set[type]:
-    for package in (operators, restore.samplers):
+    for package in (operators, restore.samplers, restore.learn):
         for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             importlib.import_module(info.name)
     found, todo = set(), [base]

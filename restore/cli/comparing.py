@@ -1,0 +1,110 @@
+"""`restore compare`: simulated measurements, restored with several samplers and scored against the truth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from restore.errors import InputError
+from restore.modalities.image import read_picture
+
+from .options import UsageError, split_overrides, suggestion
+from .planning import check_writable
+from .restoring import DEFAULT_DRAWS, OPERATORS, drawing, undoing
+from .settings import config_dir, names, settings
+from .simulating import RECIPE
+from .working import scored
+
+
+def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
+    """Restore, score and tabulate; the exit status."""
+    folders, overrides = split_overrides(options.inputs)
+    if len(folders) != 1:
+        raise UsageError("name one folder that `restore simulate` made")
+    meas = Path(folders[0])
+    recipe = _recipe(meas)
+    known, tuned = names("sampler"), OPERATORS[recipe["verb"]]
+    samplers = options.samplers.split(",") if options.samplers else [options.sampler] if options.sampler else []
+    samplers = samplers or [n for n in known if (config_dir() / f"recipe/{tuned}_{n}.yaml").is_file()] or known
+    for name in samplers:
+        if name not in known:
+            raise UsageError(f"unknown sampler {name!r}{suggestion(name, known)} (known: {', '.join(known)})")
+    options.sampler = None
+    check_writable(Path(options.output))
+    undo = undoing(recipe["verb"], recipe["options"])
+    chosen = {n: settings([*undo, *drawing(options), f"sampler={n}", *overrides]) for n in samplers}
+
+    from restore.scoring import write_tables
+
+    rows, failed = [], 0
+    shown: dict[str, np.ndarray] = {}
+    for entry in recipe["files"]:
+        truth = _truth(entry, recipe, options.ref)
+        for name, composed in chosen.items():
+            try:
+                row, pictures = _one(meas, entry, recipe, composed, truth, name, options)
+            except InputError as error:
+                print(f"restore: {name}: {error}", file=sys.stderr)
+                failed += 1
+                continue
+            rows.append(row)
+            print(f"{row.picture}  {name}: {row}", flush=True)
+            if entry is recipe["files"][0]:
+                shown |= pictures
+    if not rows:
+        return 1
+    from restore.report import panel
+
+    out = Path(options.output)
+    title = f"{recipe['operator']}, noise {recipe['noise']:g}, {len(recipe['files'])} pictures"
+    print("\n" + write_tables(out, title, rows), end="")
+    panel(out / "panel.png", list(shown.items()))
+    print(f"\nwrote {out / 'table.md'}, table.csv, table.json, panel.png")
+    return 1 if failed else 0
+
+
+def _recipe(meas: Path) -> dict[str, Any]:
+    try:
+        return json.loads((meas / RECIPE).read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{meas} holds no {RECIPE}: name a folder that `restore simulate` made") from error
+
+
+def _truth(entry: dict[str, Any], recipe: dict[str, Any], ref: str | None) -> np.ndarray:
+    """The true picture: where `simulate` found it, or the file of the same name in `ref`."""
+    path = Path(entry["truth"])
+    if ref is not None:
+        path = Path(ref) / path.name if Path(ref).is_dir() else Path(ref)
+        stem = Path(entry["picture"]).relative_to("pictures").with_suffix("")
+        found = sorted(Path(ref).glob(f"{stem}.*")) if Path(ref).is_dir() else []
+        path = found[0] if found else path
+    return read_picture(path).data
+
+
+def _one(
+    meas: Path, entry: dict[str, Any], recipe: dict[str, Any], composed: dict[str, Any], truth: np.ndarray, name: str,
+    options: argparse.Namespace,
+) -> tuple[Any, dict[str, np.ndarray]]:  # fmt: skip
+    from restore.jobs import Job, Request
+
+    source = meas / entry["picture"]
+    request = Request(
+        verb=recipe["verb"],
+        settings=composed,
+        noise=None if options.noise == "auto" else composed["noise"].get("sigma", recipe["noise"]),
+        mask=meas / entry["mask"] if entry["mask"] else None,
+        draws=composed["samples"] or DEFAULT_DRAWS,
+    )
+    job = Job(source, Path(options.output) / source.name, source.stem, Path(source.name))
+    row, data, mean = scored(job, request, truth, name, entry["picture"].removeprefix("pictures/"))
+    shown = {
+        "what was measured": data,
+        f"truth\n{row.picture}": truth,
+        f"{name}: mean of {row.draws}\nPSNR {row.psnr:.2f} dB": mean,
+    }
+    return row, shown

@@ -1,0 +1,239 @@
+"""What can be typed: the verbs, their options, suggestions for what was mistyped. Only the standard library here."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+OVERRIDE = re.compile(r"^[+~]{0,2}[A-Za-z_][\w./@-]*=")
+
+VERBS = {
+    "denoise": "remove noise from pictures",
+    "inpaint": "fill in what is missing",
+    "deblur": "undo a known blur",
+    "upscale": "make small pictures larger",
+    "simulate": "make measurements from clean pictures, to try things on",
+    "compare": "restore simulated measurements with several samplers and score them",
+    "sweep": "try settings against each other (Hydra multirun)",
+    "learn": "learn a prior from a folder of pictures",
+    "replay": "make a result again from its run.json",
+    "list": "name the samplers, operators, priors and settings there are",
+    "doctor": "check this installation",
+    "demo": "restore a picture that comes with scikit-image",
+}
+
+
+class UsageError(Exception):
+    """What was typed cannot be done; said in one line, with a cure. Exit status 2."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing."""
+    near = difflib.get_close_matches(word, list(known), 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that raises `UsageError`, and takes options and inputs in any order."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
+
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse, with a suggestion for an unknown option."""
+        options, rest = self.parse_known_intermixed_args(argv)
+        for word in rest:
+            name = word.split("=")[0]
+            flags = [f for f in self._option_string_actions if f.startswith("--")]
+            raise UsageError(f"unknown option {name}{suggestion(name, flags)} (see `{self.prog} --help`)")
+        return options
+
+
+def noise(text: str) -> float | str:
+    """`auto` or a positive number, as `0.05` or `12/255`."""
+    if text == "auto":
+        return text
+    hint = "give the standard deviation in the picture's units, 0.05 or 12/255, or auto"
+    try:
+        top, _, bottom = text.partition("/")
+        value = float(top) / (float(bottom) if bottom else 1.0)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a noise level: {hint}") from None
+    if not 0 < value < float("inf"):
+        why = "negative" if value < 0 else "zero" if value == 0 else "not finite"
+        hint = "for a picture without visible noise give a little, such as 0.002" if value == 0 else hint
+        raise argparse.ArgumentTypeError(f"the noise level {text} is {why}: {hint}")
+    return value
+
+
+def positive(text: str) -> float:
+    """A noise level that cannot be estimated, because nothing was measured yet."""
+    value = noise(text)
+    if isinstance(value, str):
+        raise argparse.ArgumentTypeError("there is no picture yet to estimate the noise from: give a number")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number of at least 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative: a seed is a whole number from 0")
+    return value
+
+
+def parser(verb: str) -> Parser:
+    """The options of one verb."""
+    p = Parser(
+        prog=f"restore {verb}", description=VERBS[verb], allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    _ADD[verb](p)
+    p.add_argument("--debug", action="store_true", help="show the Python traceback of an error")
+    return p
+
+
+def _restoring(p: Parser, inputs: str = "+") -> None:
+    p.add_argument("inputs", nargs=inputs, metavar="PICTURE|FOLDER|key=value", help="pictures or folders of pictures; "
+                   "key=value changes a setting (`restore list settings`)")  # fmt: skip
+    p.add_argument("-o", "--output", metavar="OUT", help="output file, or folder for several pictures")
+    _drawing(p)
+    p.add_argument("--ref", metavar="TRUTH", help="the true picture or folder, to print the PSNR of the result")
+    p.add_argument("--jobs", type=count, default=1, metavar="N", help="pictures at a time, one thread each")
+    p.add_argument("--overwrite", action="store_true", help="do finished pictures again; replace any file")
+    p.add_argument("--json", action="store_true", help="one JSON object per picture on stdout")
+    p.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _drawing(p: Parser) -> None:
+    p.add_argument("--noise", type=noise, metavar="S|auto",
+                   help="standard deviation of the noise, in the picture's units: 0.05 or 12/255 "
+                   "(default: estimated)")  # fmt: skip
+    p.add_argument("--samples", type=count, metavar="K", help="draw K pictures; the result is their mean; writes them, "
+                   "a map of their spread and a panel beside it")  # fmt: skip
+    p.add_argument("--sampler", metavar="NAME", help="see `restore list samplers`")
+    p.add_argument("--steps", type=count, metavar="N", help="steps of the sampler")
+    p.add_argument("--prior", metavar="NAME|PATH", help="see `restore list priors`")
+    p.add_argument("--seed", type=seed, metavar="N", help="same seed, same result (default: 0)")
+    p.add_argument("--device", metavar="NAME", help="auto, cpu, cuda (default: auto)")
+
+
+def _denoise(p: Parser) -> None:
+    _restoring(p)
+
+
+def _inpaint(p: Parser) -> None:
+    _restoring(p)
+    p.add_argument("--mask", metavar="HOLES", help="picture whose white marks what is missing, or a folder of such "
+                   "with the names of the pictures (default: the transparent pixels)")  # fmt: skip
+    p.add_argument("--invert-mask", action="store_true", help="black marks what is missing")
+
+
+def _deblur(p: Parser) -> None:
+    _restoring(p)
+    p.add_argument("--kernel", required=True, metavar="PSF",
+                   help="gaussian:2.0 (sigma), motion:15,30 (length, degrees), disk:4 (radius), "
+                   "or a picture of a point")  # fmt: skip
+    p.add_argument("--boundary", choices=("valid", "circular"), default="valid",
+                   help="what lies beyond the frame: unknown (valid, default) or the other side")  # fmt: skip
+
+
+def _upscale(p: Parser) -> None:
+    _restoring(p)
+    p.add_argument("-x", "--factor", type=int, choices=(2, 3, 4), default=2, help="how many times larger (default: 2)")
+    p.add_argument("--kernel", choices=("bicubic", "block"), default="bicubic", help="how it was made small")
+
+
+def _measuring(p: Parser, noise_needed: bool) -> None:
+    p.add_argument("--operator", required=noise_needed, metavar="SPEC",
+                   default=None if noise_needed else "blur:gaussian:2.0",
+                   help="identity, mask:0.7 (share missing), blur:gaussian:2.0, downsample:2")  # fmt: skip
+    p.add_argument("--noise", type=positive, required=noise_needed, metavar="S", default=None if noise_needed else 0.02,
+                   help="standard deviation, 0.05 or 12/255")  # fmt: skip
+
+
+def _simulate(p: Parser) -> None:
+    _measuring(p, noise_needed=True)
+    p.add_argument("--input", required=True, metavar="TRUTH", help="a clean picture or a folder of them")
+    p.add_argument("-o", "--output", required=True, metavar="MEAS", help="folder for the measurements")
+    p.add_argument("--seed", type=seed, default=0, metavar="N")
+    p.add_argument("--float", action="store_true", help="float TIFF, neither rounded nor clipped")
+    p.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _compare(p: Parser) -> None:
+    p.add_argument("inputs", nargs="+", metavar="MEAS|key=value", help="a folder that `simulate` made")
+    p.add_argument("--samplers", metavar="A,B", help="default: those with a recipe for the task")
+    p.add_argument("--ref", metavar="TRUTH", help="the true pictures (default: those that `simulate` was given)")
+    p.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder for the report")
+    _drawing(p)
+
+
+def _sweep(p: Parser) -> None:
+    p.add_argument("overrides", nargs="+", metavar="key=a,b,c", help="settings to try in all combinations")
+    _measuring(p, noise_needed=False)
+    p.add_argument("--input", metavar="TRUTH", help="clean picture (default: one that comes with scikit-image)")
+    p.add_argument("-o", "--output", default="multirun", metavar="OUT", help="folder (default: multirun)")
+
+
+def _learn(p: Parser) -> None:
+    p.add_argument("folders", nargs="+", metavar="FOLDER", help="folders of pictures")
+    p.add_argument("-o", "--output", required=True, metavar="PRIOR", help="folder for the prior")
+    p.add_argument("--objective", default="dsm", metavar="NAME")
+    p.add_argument("--steps", type=count, metavar="N")
+    p.add_argument("--batch", type=count, metavar="N", help="patches per step")
+    p.add_argument("--patch", type=count, metavar="PIXELS", help="side of a patch")
+    p.add_argument("--device", metavar="NAME")
+    p.add_argument("--seed", type=seed, default=0, metavar="N")
+    p.add_argument("--restart", action="store_true", help="do not go on with the run found in PRIOR")
+
+
+def _replay(p: Parser) -> None:
+    p.add_argument("record", metavar="RUN.JSON", help="the run.json beside a result")
+    p.add_argument("-o", "--output", metavar="OUT", help="where to put it (default: where it was)")
+    p.add_argument("--overwrite", action="store_true", help="replace any file")
+    p.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    p.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _list(p: Parser) -> None:
+    p.add_argument("what", choices=("samplers", "operators", "priors", "settings"))
+
+
+def _nothing(p: Parser) -> None:
+    pass
+
+
+def _demo(p: Parser) -> None:
+    p.add_argument("-o", "--output", default="restore-demo", metavar="FOLDER", help="default: restore-demo")
+    _drawing(p)
+
+
+_ADD = {
+    "denoise": _denoise, "inpaint": _inpaint, "deblur": _deblur, "upscale": _upscale, "simulate": _simulate,
+    "compare": _compare, "sweep": _sweep, "learn": _learn, "replay": _replay, "list": _list, "doctor": _nothing,
+    "demo": _demo,
+}  # fmt: skip
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Inputs and `key=value` settings."""
+    inputs = [w for w in words if not OVERRIDE.match(w)]
+    return inputs, [w for w in words if OVERRIDE.match(w)]

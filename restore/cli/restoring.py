@@ -1,0 +1,182 @@
+"""The verbs that restore: `denoise`, `inpaint`, `deblur`, `upscale`; `replay` and `demo`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from restore.errors import InputError
+
+from .options import UsageError, split_overrides
+from .settings import names, quoted, settings
+
+DEFAULT_DRAWS = 4
+OPERATORS = {"denoise": "identity", "inpaint": "mask", "deblur": "blur", "upscale": "downsample"}
+
+
+def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
+    """Restore pictures; the exit status."""
+    if verb == "replay":
+        return _replay(options, argv)
+    if verb == "demo":
+        return _demo(options, argv)
+    inputs, overrides = split_overrides(options.inputs)
+    composed = settings([*preset(verb, options), *overrides])
+    # Only now what takes time to import: a mistyped setting is answered at once.
+    from .planning import plan
+    from .working import do_all
+
+    plans, missing = plan(verb, inputs, options.output)
+    from restore.jobs import Job, Request
+
+    request = Request(
+        verb=verb,
+        settings=composed,
+        noise=composed["noise"].get("sigma"),
+        mask=Path(options.mask) if getattr(options, "mask", None) else None,
+        invert_mask=getattr(options, "invert_mask", False),
+        draws=draws(verb, composed["samples"], sampling=any("sampler" in o for o in [*drawing(options), *overrides])),
+        extras=composed["samples"] is not None,
+    )
+    check_request(request)
+    for error in missing:
+        print(f"restore: {error}", file=sys.stderr)
+    jobs = [Job(*entry) for entry in plans]
+    return do_all(jobs, request, options, argv, failed=len(missing))
+
+
+def preset(verb: str, options: argparse.Namespace) -> list[str]:
+    """The overrides that a verb and its options stand for; what is typed as `key=value` comes after them."""
+    told = {name: getattr(options, name) for name in ("kernel", "boundary", "factor") if hasattr(options, name)}
+    return [*undoing(verb, told), *drawing(options)]
+
+
+def undoing(verb: str, told: dict[str, Any]) -> list[str]:
+    """Overrides for the operator of a verb; `told`: kernel and boundary of a blur, factor and kernel of upscaling."""
+    found = [f"operator={OPERATORS[verb]}"]
+    if verb == "deblur":
+        found += [f"operator.kernel={quoted(_kernel(told['kernel']))}"]
+        found += [f"operator.boundary={told.get('boundary', 'valid')}"]
+    if verb == "upscale":
+        found += [f"operator.factor={told['factor']}", f"operator.kernel={told.get('kernel', 'bicubic')}"]
+    return found
+
+
+def drawing(options: argparse.Namespace) -> list[str]:
+    """Overrides for the options that say how to draw."""
+    found = []
+    if options.sampler:
+        found.append(f"sampler={options.sampler}")
+    if options.steps:
+        found.append(f"sampler.steps={options.steps}")
+    if options.samples:
+        found.append(f"samples={options.samples}")
+    if options.prior:
+        known = options.prior in names("prior")
+        found.append(f"prior={options.prior}" if known else f"prior.name={quoted(options.prior)}")
+    if options.seed is not None:
+        found.append(f"seed={options.seed}")
+    if options.device:
+        found.append(f"device={options.device}")
+    if isinstance(options.noise, float):
+        found.append(f"noise.sigma={options.noise!r}")
+    return found
+
+
+def draws(verb: str, samples: int | None, sampling: bool) -> int:
+    """Draws per picture where `samples` does not say. For a person the mean of a few is the best single answer, and for
+    denoising the prior knows that mean without any draw, unless a sampler was asked for."""
+    return samples or (0 if verb == "denoise" and not sampling else DEFAULT_DRAWS)
+
+
+def _kernel(text: str) -> str:
+    return str(Path(text).absolute()) if Path(text).is_file() else text
+
+
+def check_request(request: Any) -> None:
+    """Refuse what no picture could be restored with: a missing mask, an unknown kernel, prior or device.
+
+    Raises:
+        UsageError: in words.
+    """
+    from restore.jobs import read_kernel
+
+    from .working import tools
+
+    if request.mask is not None and not request.mask.exists():
+        raise UsageError(f"no such mask: {request.mask}")
+    try:
+        if request.verb == "deblur":
+            read_kernel(request.settings["operator"]["kernel"])
+        tools(json.dumps(request.settings))
+    except (InputError, ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _replay(options: argparse.Namespace, argv: list[str]) -> int:
+    from restore.jobs import Job, Request, sha256
+    from restore.records import RECORD, describe_request, read_record
+
+    from .planning import check_outputs
+    from .working import do_all
+
+    path = Path(options.record)
+    record = read_record(path)
+    if record is None:
+        raise UsageError(f"{path} is not the run.json of a result")
+    plain = dict(record["request"])
+    source = Path(record["input"]["path"])
+    output = Path(options.output or record["output"]["path"])
+    side = path.name.removesuffix(RECORD) if options.output is None else output.stem
+    check_outputs([(source, output)])
+    request = Request(
+        verb=plain["verb"],
+        settings=plain["settings"],
+        noise=plain["noise"],
+        mask=Path(plain["mask"]) if plain["mask"] else None,
+        invert_mask=plain["invert_mask"],
+        draws=plain["draws"],
+        extras=plain["extras"],
+        sigma=record["noise"]["sigma_in_unit_range"],
+    )
+    check_request(request)
+    now = {**describe_request(request), "input_sha256": sha256(source) if source.is_file() else None}
+    for key, wanted in {**plain, "input_sha256": record["input"]["sha256"]}.items():
+        if key.endswith("_sha256") and now.get(key) != wanted:
+            what = key.removesuffix("_sha256")
+            where = source if what == "input" else plain.get(what) or what
+            raise UsageError(f"the {what} {where} is gone or has changed since: a replay needs the one of then")
+    import torch
+
+    torch.set_num_threads(record["machine"]["threads"])
+    return do_all([Job(source, output, side, Path(source.name))], request, options, argv, failed=0)
+
+
+def _demo(options: argparse.Namespace, argv: list[str]) -> int:
+    """The commands of a first day, on a photograph that comes with scikit-image."""
+    from . import main
+    from .planning import check_writable
+    from .sweeping import bundled_picture
+
+    out = Path(options.output)
+    check_writable(out)
+    truth, result = bundled_picture(out / "chelsea.png"), out / "chelsea_restored.png"
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-o", "--output")
+    told = parser.parse_known_args(argv[1:])[1]
+    commands = (
+        ["simulate", "--operator", "mask:0.7", "--noise", "0.05", "--input", str(truth), "-o", str(out / "measured")],
+        ["inpaint", str(out / "measured/pictures/chelsea.png"), "--mask", str(out / "measured/masks/chelsea.png"),
+         "--noise", "0.05", "--samples", "4", "--ref", str(truth), "-o", str(result), *told],
+    )  # fmt: skip
+    for command in commands:
+        print(f"$ restore {shlex.join(command)}", flush=True)
+        status = main(command)
+        if status:
+            return status
+    print(f"look at {result.with_name('chelsea_restored_panel.png')}")
+    return 0

@@ -1,0 +1,102 @@
+"""`restore simulate`: a folder of measurements, masks where there are holes, and what they were made with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from restore.errors import InputError
+from restore.modalities.image import Picture, list_pictures, read_picture, write_picture
+
+from .options import UsageError
+from .planning import check_writable
+
+RECIPE = "simulate.json"
+
+
+def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
+    """Measure pictures; the exit status."""
+    from restore import __version__
+    from restore.files import atomic_write
+    from restore.simulate import parse_spec
+
+    try:
+        spec = parse_spec(options.operator)
+    except (ValueError, InputError) as error:
+        raise UsageError(str(error)) from error
+    source, out = Path(options.input), Path(options.output)
+    if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
+        raise UsageError(f"the output {out} is the input, or inside of it: choose another folder with -o")
+    check_writable(out)
+    try:
+        files = list_pictures(source) if source.is_dir() else [source]
+    except InputError as error:
+        print(f"restore: {error}", file=sys.stderr)
+        return 1
+    entries, failed = [], 0
+    for file in files:
+        relative = file.relative_to(source) if source.is_dir() else Path(file.name)
+        try:
+            entries.append(_one(file, relative, out, spec, options))
+        except (InputError, ValueError) as error:
+            words = str(error) if isinstance(error, InputError) else f"{file}: {error}"
+            print(f"restore: {words}", file=sys.stderr)
+            failed += 1
+    if not entries:
+        return 1
+    recipe: dict[str, Any] = {
+        "operator": spec.text, "verb": spec.verb, "options": spec.options, "noise": options.noise, "seed": options.seed,
+        "version": __version__, "argv": ["restore", *argv], "files": entries,
+    }  # fmt: skip
+    with atomic_write(out / RECIPE) as temporary:
+        temporary.write_text(json.dumps(recipe, indent=2) + "\n")
+    if not options.quiet:
+        command = [
+            "restore", spec.verb, str(out / "pictures"), *_arguments(spec, out), "--noise", str(options.noise),
+            "--ref", str(source), "-o", f"{out}_restored",
+        ]  # fmt: skip
+        many = "s" * (len(entries) > 1)
+        print(f"{len(entries)} picture{many} measured with {spec.text} and noise {options.noise:g}, in {out}")
+        print(f"to restore them:  {shlex.join(command)}")
+    return 1 if failed else 0
+
+
+def _arguments(spec: Any, out: Path) -> list[str]:
+    if spec.verb == "inpaint":
+        return ["--mask", str(out / "masks")]
+    if spec.verb == "deblur":
+        return ["--kernel", spec.options["kernel"]]
+    return ["-x", spec.options["factor"]] if spec.verb == "upscale" else []
+
+
+def _one(file: Path, relative: Path, out: Path, spec: Any, options: argparse.Namespace) -> dict[str, Any]:
+    from restore.jobs import sha256
+    from restore.simulate import measure
+
+    picture, checksum = read_picture(file), sha256(file)
+    measured = measure(picture.data, spec, options.noise, options.seed, int(checksum[:8], 16))
+    # What JPEG and lossy WebP would add is not in the model of the measurement.
+    relative = relative.with_suffix(".tif" if options.float else ".tif" if picture.format == "TIFF" else ".png")
+    like = replace(picture, alpha=None)
+    if options.float:
+        like = replace(like, depth="float32", format="TIFF", kept=None)
+    write_picture(out / "pictures" / relative, measured.data, like)
+    entry: dict[str, Any] = {
+        "picture": f"pictures/{relative}",
+        "mask": None,
+        "truth": str(file.absolute()),
+        "sha256": checksum,
+    }
+    if measured.missing is not None:
+        mask = measured.missing[None].astype(np.float32)
+        relative = relative.with_suffix(".png")
+        write_picture(out / "masks" / relative, mask, Picture(file, mask, None, "PNG", "uint8"))
+        entry["mask"] = f"masks/{relative}"
+    return entry

@@ -1,0 +1,45 @@
+"""The model card that training leaves beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def write_card(
+    folder: Path, run: Mapping[str, Any], history: Sequence[Mapping[str, float]], held: Sequence[str]
+) -> None:
+    """Write `README.md`: what was trained, how, how well, what is left to say by the person who publishes it."""
+    recipe = "\n".join(f"| {k} | {v} |" for k, v in run.items())
+    text = f"""# {folder.resolve().name}
+
+A denoiser for pictures, grey and colour, of any size: `load_prior("{folder.name}")`.
+Units: `[0, 1]` at the border, `[-1, 1]` inside (`config.json`). Weights: float16, exponential average of training.
+
+Data, licence, attribution: *to be filled in before these weights are passed on.*
+
+## Recipe
+
+| | |
+|---|---|
+{recipe}
+
+Set aside for validation: {", ".join(held) or "nothing"}.
+
+## Learning curve
+
+{learning_curve(history)}
+"""
+    (folder / "README.md").write_text(text)
+
+
+def learning_curve(history: Sequence[Mapping[str, float]], rows: int = 12) -> str:
+    """A Markdown table of at most about `rows` checkpoints; PSNR (dB) on the validation pictures at sigma 25/255."""
+    shown = [*history[:: max(1, len(history) // rows)], history[-1]] if history else []
+    kinds = sorted({k for record in shown for k in record} - {"step", "seconds", "loss"})
+    lines = ["| " + " | ".join(["step", "minutes", "loss", *kinds]) + " |", "|---" * (3 + len(kinds)) + "|"]
+    for record in {r["step"]: r for r in shown}.values():
+        cells = [f"{record['step']:.0f}", f"{record['seconds'] / 60:.0f}", f"{record['loss']:.4f}"]
+        lines.append("| " + " | ".join(cells + [f"{record[k]:.2f}" if k in record else "" for k in kinds]) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,236 @@
+"""The training loop: resumable to the bit, with an averaged copy of the weights and a validation PSNR.
+
+`state.pt` in the output folder holds everything a run needs to go on as if it had never stopped (weights, average,
+optimiser, step, random numbers, recipe); a run killed while writing leaves the previous one. Beside it stands the prior
+itself, the averaged denoiser: weights, config and card.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import pickle
+import pkgutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor, channels_last
+from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+import restore.learn
+from restore.errors import InputError
+from restore.files import atomic_write
+from restore.priors.base import Denoiser
+from restore.priors.network import EDMDenoiser, UNet
+from restore.priors.store import save_prior
+
+from .base import Objective
+from .card import write_card
+from .data import Patches, find_pictures, load_pictures
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "state.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the weights, besides the pictures, the objective and the seed."""
+
+    steps: int = 20_000
+    batch: int = 16
+    patch: int = 64
+    lr: float = 1e-3
+    warmup: int = 500  # steps
+    weight_decay: float = 1e-4
+    clip: float = 1.0  # norm of the gradient
+    ema: float = 0.999
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: a linear rise, then half a cosine down to a hundredth."""
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.steps))
+        return self.lr * min(1.0, (step + 1) / self.warmup) * max(cosine, 0.01)
+
+
+class Trainer:
+    """One run: `state_dict` and `load_state_dict` carry it across processes, `step` takes one optimiser step."""
+
+    def __init__(self, denoiser: Denoiser, objective: Objective, patches: Patches, recipe: Recipe, seed: int):
+        self.denoiser, self.objective, self.patches, self.recipe = denoiser, objective, patches, recipe
+        self.device = next(denoiser.parameters()).device
+        self.optimizer = torch.optim.AdamW(
+            denoiser.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+        )
+        self.average = {k: v.detach().clone() for k, v in denoiser.state_dict().items()}
+        self.cut = torch.Generator().manual_seed(seed)  # where patches come from: always on the CPU
+        self.noise = torch.Generator(self.device).manual_seed(seed + 1)  # noise and its levels
+        self.done = 0
+
+    def step(self) -> float:
+        """One step; the mean loss of its batch. Raises FloatingPointError when the loss is not finite."""
+        recipe = self.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.rate(self.done)
+        batch = self.patches.batch(recipe.batch, self.cut).to(self.device)
+        loss = self.objective.loss(self.denoiser, batch, self.noise).mean()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {self.done}: lower the learning rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.done += 1
+        keep = min(recipe.ema, self.done / (self.done + 10))  # early weights are forgotten sooner
+        own = self.denoiser.state_dict()
+        torch._foreach_lerp_(list(self.average.values()), [own[k] for k in self.average], 1 - keep)
+        return loss.item()
+
+    def state_dict(self) -> dict:
+        return {
+            "weights": self.denoiser.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "cut": self.cut.get_state(),
+            "noise": self.noise.get_state(),
+            "done": self.done,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.denoiser.load_state_dict(state["weights"])
+        self.average = {k: v.to(self.device) for k, v in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.cut.set_state(state["cut"].cpu())
+        self.noise.set_state(state["noise"].cpu())
+        self.done = state["done"]
+
+
+def learn(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    objective: Objective | str = "dsm",
+    steps: int = 20_000,
+    batch: int = 16,
+    patch: int = 64,
+    lr: float = 1e-3,
+    widths: Sequence[int] = (32, 64, 128, 192),
+    blocks: Sequence[int] = (2, 2, 2, 2),
+    held_out: int = 6,
+    every: int = 1000,
+    device: str | None = None,
+    seed: int = 0,
+    resume: bool = True,
+) -> Path:
+    """Train a prior on folders of pictures and write it to `out`; the path of `out`.
+
+    Args:
+        folders: where the pictures are, searched with their subfolders.
+        out: the prior's folder. A run found there goes on where it stopped; more `steps` may be asked of it.
+        objective: an objective, or the name of its module for its defaults.
+        steps, batch, patch, lr: see `Recipe`.
+        widths, blocks: the network, see `UNet`.
+        held_out: pictures set aside for the validation PSNR, evenly spread over the sorted list; a quarter at most.
+        every: steps between checkpoints, each with a validation PSNR.
+        device: torch device; by default a CUDA GPU if there is one.
+        resume: False starts again and overwrites what `out` holds.
+
+    Raises:
+        InputError: a folder is missing, holds no usable pictures, or `out` holds a run of another recipe.
+        ValueError: the objective is unknown.
+        FloatingPointError: the loss is not finite.
+    """
+    recipe = Recipe(steps=steps, batch=batch, patch=patch, lr=lr)
+    objective = named_objective(objective) if isinstance(objective, str) else objective
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    paths = find_pictures(folders)
+    held_out = min(held_out, len(paths) // 4)
+    held = [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
+    patches = Patches(load_pictures([p for p in paths if p not in held], smallest=patch), patch)
+    validation = [p[None, :, :256, :256].to(where).float() / 127.5 - 1 for p in (load_pictures(held) if held else [])]
+
+    torch.manual_seed(seed)
+    channels = (1, 3) if patches.colour else (1,)  # a stem that saw nothing would answer all the same
+    denoiser, average = (EDMDenoiser(UNet(channels, widths, blocks)).to(where) for _ in range(2))
+    denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
+    trainer = Trainer(denoiser, objective, patches, recipe, seed)
+    run = {**asdict(recipe), "objective": repr(objective), "widths": list(widths), "blocks": list(blocks), "seed": seed}
+    run["pictures"] = len(patches.all)
+
+    history: list[dict[str, float]] = []
+    if resume and (out / CHECKPOINT).exists():
+        state = read_state(out / CHECKPOINT, where)
+        check_same_run(state["run"], run, out)
+        trainer.load_state_dict(state["trainer"])
+        history = state["history"]
+        log.info("resumed %s at step %d", out, trainer.done)
+    before, first, start = history[-1]["seconds"] if history else 0.0, trainer.done, time.monotonic()
+    losses: list[float] = []
+    while trainer.done < steps:
+        losses.append(trainer.step())
+        speed = (trainer.done - first) / (time.monotonic() - start)
+        if trainer.done % 100 == 0:
+            log.info("step %d/%d  %.2f steps/s  loss %.4f", trainer.done, steps, speed, fmean(losses[-100:]))
+        if trainer.done % every and trainer.done != steps:
+            continue
+        average.load_state_dict(trainer.average)
+        psnr = validate(average, validation)
+        seconds = before + time.monotonic() - start
+        history.append({"step": trainer.done, "seconds": seconds, "loss": fmean(losses), **psnr})
+        losses.clear()
+        if psnr:
+            log.info("validation PSNR at 25/255: %s", ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items()))
+        with atomic_write(out / CHECKPOINT) as temporary:
+            torch.save({"trainer": trainer.state_dict(), "history": history, "run": run}, temporary)
+        save_prior(average, out)
+        write_card(out, run, history, [p.name for p in held])
+    return out
+
+
+def named_objective(name: str) -> Objective:
+    """The objective in `restore.learn.<name>`, with its defaults. Raises ValueError where there is none."""
+    modules = {m.name for m in pkgutil.iter_modules(restore.learn.__path__)} - {"base", "card", "data", "train"}
+    if name not in modules:
+        raise ValueError(f"no objective {name!r}; known: {', '.join(sorted(modules))}")
+    module = importlib.import_module(f"restore.learn.{name}")
+    return next(c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__)()
+
+
+def read_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `learn` saved. Raises InputError where the file is damaged."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)  # tensors and plain values, no code
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        cure = "start again without resuming, or give another folder"
+        raise InputError(path, f"damaged, {path.stat().st_size} bytes", "the checkpoint of a run", cure) from error
+
+
+def check_same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    """Raise InputError unless the two runs differ in nothing but the number of steps."""
+    other = [k for k in new if k != "steps" and old.get(k) != new[k]]
+    if other:
+        seen = "a run with " + ", ".join(f"{k} {old.get(k)}" for k in other)
+        wanted = ", ".join(f"{k} {new[k]}" for k in other)
+        raise InputError(out, seen, wanted, "give another folder, or start again without resuming")
+
+
+def validate(denoiser: Denoiser, pictures: Sequence[Tensor], sigma: float = 25 / 255) -> dict[str, float]:
+    """Mean PSNR (dB) at a noise of `sigma` in `[0, 1]`, of the pictures and of their luminance.
+
+    `pictures`, each `(1, C, H, W)`, and `denoiser` are in `[-1, 1]`. The noise is the same at each call.
+    """
+    psnr: dict[str, list[float]] = {}
+    for i, picture in enumerate(pictures):
+        kinds = {"colour": picture, "grey": rgb_to_grayscale(picture)} if picture.shape[1] == 3 else {"grey": picture}
+        for kind, clean in kinds.items():
+            rng = torch.Generator().manual_seed(i)
+            noisy = clean + 2 * sigma * torch.randn(clean.shape, generator=rng).to(clean)
+            with torch.no_grad():
+                error = (denoiser(noisy, 2 * sigma).clamp(-1, 1) - clean) / 2
+            psnr.setdefault(kind, []).append(-10 * error.square().mean().log10().item())
+    return {kind: fmean(values) for kind, values in psnr.items()}

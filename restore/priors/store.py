@@ -1,0 +1,129 @@
+"""Priors on disk: a folder with `weights.safetensors` (half precision), `config.json` and a card, `README.md`.
+
+Nothing is ever unpickled: a pickled file can run any code when it is opened.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, channels_last
+
+from restore.errors import InputError
+from restore.files import atomic_write
+
+from .base import Denoiser, Rescaled
+from .network import EDMDenoiser, UNet
+
+SHIPPED = Path(__file__).parent / "weights"
+WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+WANTED = f"a folder with {CONFIG} and {WEIGHTS}"
+PICKLED = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
+
+
+def shipped_priors() -> list[str]:
+    """The names that `load_prior` knows without a path."""
+    return sorted(folder.parent.name for folder in SHIPPED.glob(f"*/{CONFIG}"))
+
+
+def load_prior(name: str | Path) -> Denoiser:
+    """The prior of that name or folder, in `[0, 1]` units, ready for inference (weights frozen, on the CPU).
+
+    Raises:
+        InputError: no such name or folder, or its files are missing, damaged, pickled or of another architecture.
+    """
+    folder = find_prior(name)
+    config = read_config(folder / CONFIG)
+    try:
+        denoiser = EDMDenoiser(UNet(**config["network"]), **config["denoiser"])
+        units = config["units"]
+        prior = Rescaled(denoiser, units["scale"], units["shift"])
+    except (KeyError, TypeError, ValueError) as error:
+        seen, cure = f"it does not describe a prior ({error})", "train it again, or copy config and weights together"
+        raise InputError(folder / CONFIG, seen, "network, denoiser and units", cure) from error
+    weights = read_weights(folder / WEIGHTS)
+    check_fit(weights, denoiser.state_dict(), folder)
+    denoiser.load_state_dict(weights)
+    return prior.to(memory_format=channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+
+
+def save_prior(denoiser: EDMDenoiser, folder: Path) -> None:
+    """Write weights and config of a denoiser of `[-1, 1]` pictures to `folder`. Raises OutputError."""
+    network = denoiser.network
+    config = {
+        "network": {
+            "channels": network.channels,
+            "widths": network.widths,
+            "blocks": network.blocks,
+            "embedding": network.embedding,
+        },
+        "denoiser": {
+            "sigma_data": denoiser.sigma_data,
+            "sigma_min": denoiser.sigma_min,
+            "sigma_max": denoiser.sigma_max,
+        },
+        "units": {"scale": 2, "shift": -1},  # [0, 1] -> [-1, 1]
+    }
+    weights = {k: v.detach().cpu().half().contiguous() for k, v in denoiser.state_dict().items()}
+    with atomic_write(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(save(weights))
+    with atomic_write(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def find_prior(name: str | Path) -> Path:
+    """The folder that a name or a path means. Raises InputError with the known names and the nearest one."""
+    known = shipped_priors()
+    if str(name) in known:
+        return SHIPPED / str(name)
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.suffix in PICKLED:
+        raise InputError(path, "a pickled file, which can run any code when opened", WANTED, "convert it first")
+    near = difflib.get_close_matches(str(name), known, n=1)
+    cure = f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
+    raise InputError(name, "no prior of that name and no such folder", f"{', '.join(known)} or {WANTED}", cure)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object in a config file. Raises InputError where there is none."""
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", WANTED, "name the folder that training wrote") from error
+    except ValueError as error:
+        raise InputError(path, f"not JSON ({error})", WANTED, "copy it again") from error
+    if not isinstance(config, dict):
+        raise InputError(path, "no JSON object", WANTED, "copy it again")
+    return config
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors in a safetensors file. Raises InputError where it is missing, pickled, truncated or another kind."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(2)
+        if head == b"PK" or head[:1] == b"\x80":  # torch.save's zip, and bare pickles
+            seen = "a pickled file under another name, which can run any code when opened: not read"
+            raise InputError(path, seen, "safetensors", "convert it first")
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", WANTED, "name the folder that training wrote") from error
+    except SafetensorError as error:
+        seen = f"damaged or truncated, {path.stat().st_size} bytes ({error})"
+        raise InputError(path, seen, "safetensors", "copy it again") from error
+
+
+def check_fit(weights: dict[str, Tensor], wanted: dict[str, Tensor], folder: Path) -> None:
+    """Raise InputError unless names and shapes are those of the network that the config describes."""
+    wrong = sorted(weights.keys() ^ wanted.keys())
+    wrong += [k for k in sorted(weights.keys() & wanted.keys()) if weights[k].shape != wanted[k].shape]
+    if wrong:
+        seen = f"weights of another network: {len(wrong)} tensors do not match {CONFIG}, the first is {wrong[0]}"
+        raise InputError(folder, seen, "a config and weights that belong together", "copy both from one place")

@@ -1,0 +1,188 @@
+"""Results as files: the picture, what stands beside it, and the `run.json` that tells finished from unfinished.
+
+`run.json` holds the checksum of the output and is renamed into place just before it. So an output with a `run.json`
+that names its checksum is finished, whenever and however the run that made it was stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from restore import __version__
+from restore.engine import Outcome
+from restore.errors import OutputError
+from restore.files import atomic_write
+from restore.jobs import Job, Prepared, Request, pixels, sha256
+from restore.metrics import psnr
+from restore.modalities.image import FORMATS, write_picture
+from restore.priors.store import WEIGHTS, find_prior
+from restore.report import panel, std_map
+
+Record = dict[str, Any]
+
+RECORD = ".run.json"
+HONESTLY = "spread of the samples, not a guarantee"
+# A panel shows a large picture averaged down to about so many pixels.
+_PANEL_PIXELS = 1_000_000
+
+
+def finished(job: Job, request: Request) -> bool:
+    """Whether this very job was done before.
+
+    Raises:
+        OutputError: the output is there, but not as any run left it: replacing it could destroy somebody's work.
+    """
+    if not job.output.exists():
+        return False
+    record = read_record(job.beside(RECORD))
+    if record is None or sha256(job.output) != record["output"]["sha256"]:
+        seen = "exists, and was not made by restore" if record is None else "was changed since restore made it"
+        raise OutputError(job.output, seen, "a free name", "choose another with -o, or say --overwrite")
+    return (
+        record["request"] == describe_request(request)
+        and record["input"]["sha256"] == sha256(job.source)
+        and all((job.output.parent / name).exists() for name in record["files"])
+    )
+
+
+def read_record(path: Path) -> Record | None:
+    """What a `run.json` holds, or `None` where there is none that can be read."""
+    try:
+        record = json.loads(path.read_text())
+        return record if {"request", "input", "output", "files", "result"} <= record.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def describe_request(request: Request) -> Record:
+    """All that decides the result besides the picture, as plain JSON; files by their contents."""
+    plain = {**asdict(replace(request, settings={}, sigma=None)), "settings": request.settings}
+    if request.mask is not None:
+        plain["mask"] = str(request.mask.absolute())
+        plain["mask_sha256"] = sha256(request.mask) if request.mask.is_file() else None
+    kernel = request.settings["operator"].get("kernel")
+    if isinstance(kernel, str) and Path(kernel).is_file():
+        plain["kernel_sha256"] = sha256(Path(kernel))
+    with contextlib.suppress(KeyError, OSError, ValueError):  # a prior of another kind has no file of weights
+        plain["prior_sha256"] = sha256(find_prior(request.settings["prior"]["name"]) / WEIGHTS)
+    plain["version"] = __version__
+    return json.loads(json.dumps(plain))
+
+
+def write(
+    prepared: Prepared,
+    outcome: Outcome,
+    request: Request,
+    device: torch.device,
+    argv: list[str],
+    truth: np.ndarray | None,
+) -> Record:
+    """Write the picture, what was asked for beside it, and the record; returns the record.
+
+    Args:
+        device: on which it was made.
+        argv: what was typed.
+        truth: the true picture in the units of the file and of the result's shape, to score it.
+
+    Raises:
+        OutputError: the place cannot be written to.
+    """
+    job = prepared.job
+    files, notes = _extras(prepared, outcome, truth) if request.extras else ([], [])
+    mean = pixels(prepared, outcome.canvas.mean.read())
+    score = None if truth is None else psnr(mean, truth)
+    record: Record = {
+        "argv": ["restore", *argv],
+        "request": describe_request(request),
+        "input": {"path": str(job.source.absolute()), "sha256": prepared.sha256, "is": str(prepared.like)},
+        "noise": {
+            "sigma": prepared.noise.sigma * prepared.units.scale,
+            "sigma_in_unit_range": prepared.noise.sigma,
+            "estimated": prepared.noise.estimated,
+        },
+        "result": {
+            "is": what_it_is(outcome.draws),
+            "data_fit": outcome.data_fit,
+            "psnr": score,
+            "nfe": outcome.nfe,
+            "backward": outcome.backward,
+            "draws": outcome.draws,
+            "tiles": outcome.tiles,
+            "seconds": round(outcome.seconds, 3),
+        },
+        "files": files,
+        "machine": {
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "processor": platform.machine(),
+        },
+    }
+    with atomic_write(job.output) as temporary:
+        notes += write_picture(temporary, mean, prepared.like)
+        record["output"] = {"path": str(job.output.absolute()), "sha256": sha256(temporary)}
+        record["notes"] = [*prepared.notes, *notes]
+        with atomic_write(job.beside(RECORD)) as unnamed:
+            unnamed.write_text(json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def what_it_is(draws: int) -> str:
+    """The main output in words."""
+    if draws == 0:
+        return "posterior mean, by one call of the prior"
+    return "one draw" if draws == 1 else f"mean of {draws} draws"
+
+
+def _extras(prepared: Prepared, outcome: Outcome, truth: np.ndarray | None) -> tuple[list[str], list[str]]:
+    """Samples, spread and panel: their names, and notes on them. One whole picture in memory at a time."""
+    job, canvas, units = prepared.job, outcome.canvas, prepared.units
+    suffix = ".tif" if FORMATS[job.output.suffix.lower()] == "TIFF" else ".png"
+    spread, board = job.beside(f"_std{suffix}"), job.beside("_panel.png")
+    files, notes, last = [], [], []
+    y, kept = prepared.task.data, prepared.task.kept
+    shown = [("what was measured", _small(units.outward(y if kept is None else np.where(kept, y, np.float32(1)))))]
+    mean = pixels(prepared, canvas.mean.read())
+    shown.append((what_it_is(outcome.draws), _small(mean)))
+    if truth is not None:
+        last = [("truth", _small(truth)), ("error of the mean", _small(_rms(mean - truth))[0])]
+    del mean
+    for i, spool in enumerate(canvas.samples, 1):  # none for a single draw, which is the output itself
+        path = job.beside(f"_sample-{i:02d}{job.output.suffix}")
+        sample = pixels(prepared, spool.read())
+        write_picture(path, sample, prepared.like)
+        files.append(path.name)
+        if i <= 2:
+            shown.append((f"sample {i}", _small(sample)))
+    if outcome.draws > 1:
+        std = canvas.std.read() * np.float32(units.scale)
+        notes.append(f"{std_map(spread, std)}; {HONESTLY}")
+        files.append(spread.name)
+        shown.append((f"standard deviation\n{HONESTLY}", _small(std)[0]))
+    panel(board, shown + last)
+    return [*files, board.name], notes
+
+
+def _rms(data: np.ndarray) -> np.ndarray:
+    """Over the channels, `(C, H, W) -> (1, H, W)`."""
+    return np.sqrt(np.square(data).mean(0, keepdims=True))
+
+
+def _small(data: np.ndarray) -> np.ndarray:
+    """`(C, H, W)` averaged down by a whole factor, if it is large."""
+    factor = int((data.shape[1] * data.shape[2] / _PANEL_PIXELS) ** 0.5)
+    if factor < 2:
+        return data
+    height, width = (n // factor * factor for n in data.shape[1:])
+    rows = data[:, :height, :width].reshape(len(data), height // factor, factor, width).mean(2)
+    return rows.reshape(*rows.shape[:2], width // factor, factor).mean(3)
