@@ -37,7 +37,7 @@ class Operator(nn.Module, ABC):
         """`A x`."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        _check(self, x, self.ishape, "takes signals")
+        _check(self, x)
         return super().__call__(x)
 
     def __matmul__(self, other: Operator) -> Operator:
@@ -185,9 +185,10 @@ def check_weights(alpha: Any, beta: Any) -> None:
         raise ValueError(f"solve needs alpha >= 0 and beta > 0, got alpha={alpha}, beta={beta}; for beta = 0 use pinv")
 
 
-def _check(operator: Operator, x: Tensor, shape: Shape, verb: str) -> None:
+def _check(operator: Operator, x: Tensor) -> None:
+    shape = operator.ishape
     if tuple(x.shape[1:]) != shape or x.ndim != len(shape) + 1:
         raise ShapeError(
-            f"{type(operator).__name__} {verb} of shape (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
+            f"{type(operator).__name__} takes signals of shape (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
             + ("; add a batch axis with x[None]" if tuple(x.shape) == shape else "")
         )

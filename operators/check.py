@@ -67,7 +67,7 @@ def assert_solve(
         _close(A, what, A.solve(b, alpha, beta), wanted.reshape(b.shape), tol)
 
 
-def assert_pinv(A: LinearOperator, *, tol: float = 1e-6, seed: int = 0) -> None:
+def assert_pinv(A: LinearOperator, *, tol: float = 1e-6) -> None:
     """`pinv` obeys the four Moore-Penrose conditions and agrees with the dense pseudo-inverse.
 
     Raises:

@@ -125,6 +125,7 @@ class Downsample(_Delegate):
     def __init__(self, ishape: Shape, factor: int, kernel: Literal["block", "bicubic"] | Tensor = "bicubic"):
         if int(factor) != factor or factor < 1:
             raise ValueError(f"the factor must be a whole number of at least 1, got {factor}")
+        factor = int(factor)
         H, W = ishape[-2:]
         if H % factor or W % factor:
             raise ShapeError(
@@ -259,6 +260,8 @@ def _check_kernel(kernel: Tensor, ishape: Shape) -> Tensor:
     kernel = torch.as_tensor(kernel).double()
     if kernel.ndim != 2 or len(ishape) < 2:
         raise ShapeError(f"a (kh, kw) kernel and (C, H, W) pictures are needed, got {tuple(kernel.shape)} and {ishape}")
+    if not bool(torch.isfinite(kernel).all()):
+        raise ValueError("the kernel holds NaN or infinite values")
     (kh, kw), (H, W) = kernel.shape, ishape[-2:]
     if kh > H or kw > W:
         raise ShapeError(f"the kernel ({kh} x {kw}) is larger than the picture ({H} x {W}): crop the kernel")

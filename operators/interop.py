@@ -20,7 +20,7 @@ class DeepinvOperator(Operator):
     """`physics.A`, without its noise and its sensor. Made by `from_deepinv`."""
 
     def __init__(self, physics: Any, ishape: Shape):
-        y = physics.A(torch.zeros(1, *ishape, dtype=_dtype(physics), device=_device(physics)))
+        y = physics.A(torch.zeros(1, *ishape, dtype=_dtype(physics, torch.float32), device=_device(physics)))
         name = type(physics).__name__
         if not isinstance(y, Tensor):
             raise ShapeError(f"{name} gives a {type(y).__name__}: convert its parts one by one and use VStack")
@@ -30,14 +30,14 @@ class DeepinvOperator(Operator):
         self.physics = physics
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.physics.A(x.to(_dtype(self.physics))).to(x.dtype)
+        return self.physics.A(x.to(_dtype(self.physics, x.dtype))).to(x.dtype)
 
 
 class DeepinvLinearOperator(DeepinvOperator, LinearOperator):
     """A linear physics with its own adjoint; `solve` and `pinv` are ours. Made by `from_deepinv`."""
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self.physics.A_adjoint(y.to(_dtype(self.physics))).to(y.dtype)
+        return self.physics.A_adjoint(y.to(_dtype(self.physics, y.dtype))).to(y.dtype)
 
 
 def from_deepinv(physics: Any, ishape: Shape) -> Operator:
@@ -148,8 +148,8 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _dtype(physics: Any) -> torch.dtype:
-    return next((b.dtype for b in physics.buffers() if b.is_floating_point()), torch.float32)
+def _dtype(physics: Any, otherwise: torch.dtype) -> torch.dtype:
+    return next((b.dtype for b in physics.buffers() if b.is_floating_point()), otherwise)
 
 
 def _device(physics: Any) -> torch.device:

@@ -80,13 +80,17 @@ def cg(
     p = z = precondition(r)
     rr, rz = dot(r, r), dot(r, z)
     target = rr * tol**2
+    if not bool(torch.isfinite(rr).all()):
+        raise ConvergenceError(
+            "the right-hand side holds NaN or infinite values, or values whose square overflows: mend the data first"
+        )
     for _ in range(max_iter):
-        active = rr > target
+        active = ~(rr <= target)  # NaN is active, so that the test of curvature sees it
         if not active.any():
             return x
         q = matvec(p)
         curvature = dot(p, q)
-        if not bool((torch.minimum(curvature, rz)[active] > 0).all()):  # also catches NaN
+        if not bool((torch.minimum(curvature, rz)[active] > 0).all()):
             worst = torch.minimum(curvature, rz)[active].min().item()
             raise ConvergenceError(
                 f"conjugate gradients met a direction of curvature {worst:.3g}, where a positive matrix has only "
@@ -104,8 +108,7 @@ def cg(
     reached = (rr / dot(b, b)).max().sqrt().item()
     raise ConvergenceError(
         f"conjugate gradients stopped after {max_iter} iterations at a relative residual of {reached:.2g}, "
-        f"wanted {tol:.1g}: the system is badly conditioned; raise beta (or lower alpha), work in float64, "
-        "or raise max_iter or tol"
+        f"wanted {tol:.1g}: the system is badly conditioned; a larger noise level (beta / alpha) or float64 data helps"
     )
 
 

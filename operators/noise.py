@@ -17,7 +17,11 @@ class NoiseModel(ABC):
 
     @abstractmethod
     def sample(self, z: Tensor, rng: Draws) -> Tensor:
-        """Draw `y` for noiseless data `z`: `(B, *oshape) -> (B, *oshape)`, one generator per row."""
+        """Draw `y` for noiseless data `z`: `(1|B, *oshape) -> (B, *oshape)`, one row for each of the `B` rows of `rng`.
+
+        Raises:
+            ValueError: `z` has neither one row nor as many as `rng`.
+        """
 
     @abstractmethod
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
@@ -41,6 +45,7 @@ class Gaussian(NoiseModel):
         _positive("sigma", self.sigma)
 
     def sample(self, z: Tensor, rng: Draws) -> Tensor:
+        _check_rows(z, rng)
         return z + self.sigma * rng.normal(z.shape[1:], like=z)
 
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
@@ -67,6 +72,7 @@ class Poisson(NoiseModel):
         _positive("gain", self.gain)
 
     def sample(self, z: Tensor, rng: Draws) -> Tensor:
+        _check_rows(z, rng)
         rates = _floored(z / self.gain).cpu().expand(len(rng), *z.shape[1:])
         return self.gain * rng.each(lambda g, i: torch.poisson(rates[i], generator=g)).to(z)
 
@@ -96,6 +102,7 @@ class Gamma(NoiseModel):
         _positive("k", self.k)
 
     def sample(self, z: Tensor, rng: Draws) -> Tensor:
+        _check_rows(z, rng)
         shape = torch.full(z.shape[1:], self.k, dtype=z.dtype)
         g = rng.each(lambda generator, _: torch._standard_gamma(shape, generator=generator))
         return _floored(z) * g.to(z) / self.k
@@ -141,13 +148,16 @@ class PoissonGaussian(NoiseModel):
         with torch.no_grad():
             mode = _mode(rate, scaled, s)
             reach = math.ceil(8 * float((1 / (1 / (mode + 1) + 1 / s**2)).sqrt().max()) + 8)
-        total = torch.full_like(rate + scaled, -math.inf)
-        for j in range(-reach, reach + 1):
-            n = mode + j
-            term = torch.xlogy(n, rate) - torch.lgamma(n.clamp(min=0) + 1) - 0.5 * ((scaled - n) / s).square()
-            total = torch.where(n >= 0, torch.logaddexp(total, term), total)
-        constant = math.log(self.sigma * math.sqrt(2 * math.pi))
-        return (total - rate - constant).flatten(1).sum(1).to(z.dtype)
+            total, expected = torch.full_like(rate + scaled, -math.inf), torch.zeros_like(rate + scaled)
+            for j in range(-reach, reach + 1):
+                n = mode + j
+                term = torch.xlogy(n, rate) - torch.lgamma(n.clamp(min=0) + 1) - 0.5 * ((scaled - n) / s).square()
+                term = torch.where(n >= 0, term, -math.inf)
+                total = torch.logaddexp(total, term)
+                expected += torch.where(n >= 0, (term - total).exp() * (n - expected), 0.0)
+            slope = expected / rate - 1  # d log p / d rate = E[n | y] / rate - 1: no graph through the sum
+            constant = rate + math.log(self.sigma * math.sqrt(2 * math.pi))
+        return (total - constant + slope * (rate - rate.detach())).flatten(1).sum(1).to(z.dtype)
 
 
 def _mode(rate: Tensor, scaled: Tensor, s: float) -> Tensor:
@@ -159,6 +169,11 @@ def _mode(rate: Tensor, scaled: Tensor, s: float) -> Tensor:
         rising = (rate / middle).log() + (scaled - middle) / s**2 > 0
         lo, hi = torch.where(rising, middle, lo), torch.where(rising, hi, middle)
     return ((lo + hi) / 2).round()
+
+
+def _check_rows(z: Tensor, rng: Draws) -> None:
+    if len(z) not in (1, len(rng)):
+        raise ValueError(f"{len(z)} rows of noiseless data, but {len(rng)} random generators: one per row is needed")
 
 
 def _floored(rate: Tensor) -> Tensor:

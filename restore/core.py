@@ -104,7 +104,7 @@ def restore(
     """
     rows = len(problem.y)
     total = rows if rows > 1 else num_samples
-    chunk = chunk or total
+    chunk = total if chunk is None else chunk
     if total < 1 or chunk < 1:
         raise ValueError(f"num_samples and chunk must be at least 1, got {num_samples} and {chunk}")
     counted, start, parts = _Counted(prior), time.perf_counter(), []

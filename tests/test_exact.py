@@ -37,8 +37,9 @@ def test_a_sampler_keeps_its_claim(name, prior_name, operator_name):
         return
     found = compare(replace(sampler, steps=min(sampler.steps, STEPS)), P, D, DRAWS)[0]
     for statistic, pinned in PINNED[name][f"{prior_name}-{operator_name}"].items():
-        s = getattr(found, statistic)
-        assert abs(s.value - pinned) <= 4 * s.se + 0.1 * pinned, f"{statistic} was {pinned}, is {s.value:.3f}"
+        # The draws are the pinned ones again, so only rounding may differ, not the luck of the draw.
+        value = getattr(found, statistic).value
+        assert abs(value - pinned) <= 0.02 * pinned + 0.01, f"{statistic} was {pinned}, is {value:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)

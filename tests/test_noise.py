@@ -113,3 +113,16 @@ def test_parameters_that_make_no_sense_are_refused(make, value):
 def test_negative_data_are_refused_where_the_model_cannot_give_them(noise):
     with pytest.raises(ValueError, match=r"negative data.*-0\.5"):
         noise.log_prob(torch.tensor([[-0.5]]), torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("noise", [Gaussian(0.1), Poisson(0.1), Gamma(3.0), PoissonGaussian(0.1, 0.1)])
+def test_each_row_needs_a_generator_of_its_own(noise):
+    with pytest.raises(ValueError, match="3 rows of noiseless data, but 2 random generators"):
+        noise.sample(torch.ones(3, 4), Draws(0, [0, 1]))
+
+
+def test_the_gradient_of_the_sensor_likelihood_is_that_of_its_values():
+    noise = PoissonGaussian(0.05, 0.03)
+    z = torch.linspace(0.01, 1, 12, dtype=torch.float64)[None].requires_grad_()
+    y = noise.sample(z.detach(), Draws(3))
+    assert torch.autograd.gradcheck(lambda z: noise.log_prob(y, z), (z,))

@@ -381,6 +381,9 @@ def test_cg_raises_when_it_does_not_converge():
         cg(lambda v: -v, b)
     with pytest.raises(ConvergenceError, match="curvature nan"):
         cg(lambda v: v * torch.nan, b)
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ConvergenceError, match="right-hand side holds NaN"):
+            cg(lambda v: v, torch.tensor([[1.0, bad], [1.0, 1.0]]))
     hard = Dense(d.diag())
     with pytest.raises(ConvergenceError, match="badly conditioned"):
         hard.pinv(b)

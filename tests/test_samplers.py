@@ -1,6 +1,6 @@
 """Laws of single samplers: what their steps must do, on problems small enough to know."""
 
-from dataclasses import dataclass
+import math
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from operators import kernels
 from operators.base import Identity, LinearOperator, Operator
 from operators.image import Blur, Downsample, Mask
-from operators.noise import Gaussian, NoiseModel
+from operators.noise import Gaussian, Poisson
 from operators.random import Draws
 from restore.core import restore
 from restore.priors.base import Denoiser
@@ -120,20 +120,6 @@ def test_the_prior_alone_decides_what_the_data_do_not_see(name):
     assert missing.abs().max() < 0.02
 
 
-@dataclass(frozen=True)
-class Poisson(NoiseModel):
-    """Counts of mean `gain z`, over `gain`."""
-
-    gain: float
-
-    def sample(self, z: Tensor, rng: Draws) -> Tensor:
-        return rng.each(lambda g, i: torch.poisson(self.gain * z[i], generator=g)) / self.gain
-
-    def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
-        rate = (self.gain * z).clamp(min=1e-3)
-        return (self.gain * y * rate.log() - rate).flatten(1).sum(1)
-
-
 class Square(Operator):
     """`x^2`: a detector of intensity."""
 
@@ -146,7 +132,7 @@ def test_gradient_samplers_serve_any_operator_and_noise(sampler):
     D = prior("gaussian", 8)
     truth = D.sample(Draws(7))
     A = Square(D.shape, D.shape) @ Identity(D.shape)
-    noise = Poisson(100.0)
+    noise = Poisson(0.01)
     x = restore(Problem(noise.sample(A(truth), Draws(8)), A, noise), D, sampler, num_samples=4).samples
     blind = (D.mean - truth).square().mean().sqrt()
     assert (x.mean(0) - truth).square().mean().sqrt() < blind / 2
@@ -185,3 +171,39 @@ def test_the_dtype_is_that_of_the_data_and_calls_are_counted(name):
     R = restore(Problem(torch.ones(1, *SHAPE), Identity(SHAPE), Gaussian(0.1)), Known(), sampler, num_samples=3)
     assert R.samples.dtype == torch.float32
     assert R.nfe == sampler.steps + (name == "reddiff")  # RED-diff asks the prior where to start
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: DDNM(steps=0), "steps must be at least 1, got 0"),
+        (lambda: DDNM(eta=1.2), "eta must be from 0 to 1, got 1.2"),
+        (lambda: DDNM(travel_length=0), "travel_length must be at least 1"),
+        (lambda: DiffPIR(zeta=2.0), "zeta must be from 0 to 1"),
+        (lambda: DiffPIR(sigma_max=0.0), "sigma_max must be above 0"),
+        (lambda: REDdiff(lr=-0.1), "lr must be above 0"),
+        (lambda: DPS(zeta=math.nan), "zeta must be above 0"),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused_in_words(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize("sampler", [DDNM(sigma_max=5e-4), DiffPIR(sigma_max=0.01, sigma_min=1.0)])
+def test_a_ladder_that_would_climb_is_refused(sampler):
+    with pytest.raises(SamplerError, match="the ladder would go from sigma"):
+        restore(Problem(torch.ones(1, *SHAPE), Identity(SHAPE), Gaussian(0.1)), Known(), sampler)
+
+
+def test_rows_of_data_and_draws_must_agree():
+    with pytest.raises(ValueError, match="y has 3 rows, but there are random numbers for 1 draws"):
+        DDNM(steps=2)(Problem(torch.ones(3, *SHAPE), Identity(SHAPE), Gaussian(0.1)), Known(), Draws(0))
+
+
+def test_diffpir_takes_its_data_step_in_the_last_rung_too():
+    A, y, sigma, sigma_y = OPERATORS["blur"], torch.rand(1, *SHAPE, dtype=torch.float64), 0.3, 0.1
+    sampler = DiffPIR(steps=1, sigma_max=sigma)
+    x = restore(Problem(y, A, Gaussian(sigma_y)), Known(), sampler, num_samples=1).samples
+    rho = sigma_y**2 * (sampler.lambda_ / sigma**2 + 1 / sampler.scale**2)
+    torch.testing.assert_close(A.adjoint(A(x) - y) + rho * (x - 0.5), torch.zeros_like(x))

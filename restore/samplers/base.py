@@ -46,13 +46,34 @@ class Sampler(ABC):
     sigma_min: float | None = None
     rho: float = 7.0
 
+    def __post_init__(self) -> None:
+        self._limit(1, None, "steps")
+        self._limit(0, None, "rho", "sigma_max", "sigma_min", open=True)
+
+    def _limit(self, low: float, high: float | None, *names: str, open: bool = False) -> None:
+        """Refuse hyperparameters outside `[low, high]` (`open`: above `low`), so that no step fails for them."""
+        for name in names:
+            value = getattr(self, name)
+            if value is None or ((value > low if open else value >= low) and (high is None or value <= high)):
+                continue
+            wanted = f"{'above' if open else 'at least'} {low}" if high is None else f"from {low} to {high}"
+            raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {value}")
+
     def ladder(self, prior: Denoiser) -> Tensor:
         """Decreasing noise levels that end in 0, `(steps + 1,)`, float64, within the range of the prior.
 
         Source: Karras et al. 2022, eq. 5.
+
+        Raises:
+            SamplerError: within that range the ladder would not go down.
         """
-        top = min(self.sigma_max or prior.sigma_max, prior.sigma_max)
-        bottom = max(self.sigma_min or prior.sigma_min, prior.sigma_min)
+        top = prior.sigma_max if self.sigma_max is None else min(self.sigma_max, prior.sigma_max)
+        bottom = prior.sigma_min if self.sigma_min is None else max(self.sigma_min, prior.sigma_min)
+        if self.steps > 1 and not bottom < top:
+            raise SamplerError(
+                f"the ladder would go from sigma {top:g} up to {bottom:g}: choose sigma_max > sigma_min, both in "
+                f"the prior's range {prior.sigma_min:g} to {prior.sigma_max:g}"
+            )
         ramp = torch.linspace(0, 1, self.steps, dtype=torch.float64)
         sigmas = (top ** (1 / self.rho) + ramp * (bottom ** (1 / self.rho) - top ** (1 / self.rho))) ** self.rho
         return torch.cat([sigmas, sigmas.new_zeros(1)])
@@ -91,9 +112,12 @@ class Sampler(ABC):
         """Run the ladder: one draw per row of `rng`, `(B, *ishape)`.
 
         Raises:
+            ValueError: `y` has neither one row nor as many as `rng`.
             SamplerError: the problem does not fit, or a step gave NaN or infinities (named with step and sigma).
         """
         self.check(problem, prior)
+        if len(problem.y) not in (1, len(rng)):
+            raise ValueError(f"y has {len(problem.y)} rows, but there are random numbers for {len(rng)} draws")
         ladder = self.ladder(prior).tolist()
         with torch.no_grad():
             x = self.init(problem, prior, rng)
@@ -113,7 +137,12 @@ class Sampler(ABC):
 def pull(A: LinearOperator, r: Tensor, beta: float) -> Tensor:
     """`(A'A + beta I)^-1 A' r`, `(B, *oshape) -> (B, *ishape)`: what a residual `r` moves a signal by.
 
-    Samplers write their data step as a current signal plus this: the right-hand side lies in the range of `A'`, so a
-    tiny `beta` (high noise) costs no digits in the directions that `A` does not see.
+    Samplers write their data step as a current signal plus this. In single precision a tiny `beta` (high noise, precise
+    data) costs no digits where the SVD is known: `solve` would divide by it what rounding leaves outside the range.
     """
-    return A.adjoint(r) / (A.gram + beta) if A.gram is not None else A.solve(A.adjoint(r), 1.0, beta)
+    if A.gram is not None:
+        return A.adjoint(r) / (A.gram + beta)
+    svd = A.svd()
+    if svd is not None:
+        return svd.V((svd.s / (svd.s.square() + beta)).to(r) * svd.Ut(r))
+    return A.solve(A.adjoint(r), 1.0, beta)

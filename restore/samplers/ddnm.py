@@ -58,6 +58,12 @@ class DDNM(Sampler):
     travel_length: int = 10
     travel_repeat: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._limit(0, 1, "eta")
+        self._limit(0, None, "scale", open=True)
+        self._limit(1, None, "travel_length", "travel_repeat")
+
     def ladder(self, prior: Denoiser) -> Tensor:
         """The shared ladder, with the climbs of time travel in it."""
         sigmas = super().ladder(prior)

@@ -55,6 +55,11 @@ class DiffPIR(Sampler):
     zeta: float = 0.3
     scale: float = 0.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._limit(0, None, "lambda_", "scale", open=True)
+        self._limit(0, 1, "zeta")
+
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
         A, sigma_y = problem.linear_gaussian
         D = prior(x, sigma)

@@ -55,6 +55,10 @@ class DPS(Sampler):
     zeta: float = 0.5
     scale: float = 0.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._limit(0, None, "zeta", "scale", open=True)
+
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
         A, tau = problem.operator, sigma_next
         with torch.enable_grad():

@@ -66,6 +66,11 @@ class REDdiff(Sampler):
     beta1: float = 0.9
     beta2: float = 0.99
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._limit(0, None, "lambda_", "obs_weight", "lr", open=True)
+        self._limit(0, 1, "beta1", "beta2")
+
     def init(self, problem: Problem, prior: Denoiser, rng: Draws) -> Fit:
         noise = super().init(problem, prior, rng)
         mu = prior(noise, float(self.ladder(prior)[0]))

@@ -143,7 +143,7 @@ def cases() -> dict[str, tuple[Operator, list[Callable], list[Callable]]]:
     g = kernels.gaussian(2.0).float()
     line = g.sum(0)
     out["Blur valid, Gaussian"] = (
-        Blur(g, SHAPE, "valid"),
+        Blur(kernels.gaussian(2.0), SHAPE, "valid"),
         [
             lambda x: _depthwise(F.conv2d, _depthwise(F.conv2d, x, line[None, None, :, None]), line[None, None, None]),
             lambda x: _depthwise(F.conv2d, x, g[None, None]),
