@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import deepinv
 import torch
-from operators.interop import to_deepinv as physics_of
 from torch import Tensor
 
+from operators.interop import to_deepinv as physics_of
 from restore.priors.base import Denoiser
 from restore.priors.external import to_deepinv as model_of
 from restore.problem import Problem
