@@ -1,6 +1,6 @@
 """A photograph with 70 % of its pixels missing and noise on the rest: what it was, and how sure one can be.
 
-    python demos/02_photo.py --output photo.png
+python demos/02_photo.py --output photo.png
 """
 
 import argparse
