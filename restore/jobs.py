@@ -129,13 +129,16 @@ def prepare(job: Job, request: Request, tools: Tools) -> Prepared:
         InputError: the picture or its mask cannot be used.
     """
     picture = read_picture(job.source)
-    units, notes = _units(picture)
+    missing = _missing(picture, request)
+    # What stands in the holes decides neither the units nor whether the picture is grey.
+    known = picture.data if missing is None else picture.data[:, ~missing]
+    units, notes = _units(picture, known)
     data, copies = units.inward(picture.data), 1
-    if len(data) == 3 and np.array_equal(data[0], data[1]) and np.array_equal(data[0], data[2]):
+    if len(known) == 3 and np.array_equal(known[0], known[1]) and np.array_equal(known[0], known[2]):
         data, copies = data[:1], 3
         notes.append("a grey picture stored as colour: restored as grey")
     try:
-        task, like = _task(data, picture, request, tools.make)
+        task, like = _task(data, missing, picture, request, tools.make)
         noise = _noise(task, picture, units, request, tools.prior)
         if not tools.prior.accepts(task.shape):
             wanted = f"{tools.prior.shape} for this prior"
@@ -196,10 +199,19 @@ def read_kernel(text: str) -> torch.Tensor:
     return kernels.parse(text)
 
 
-def _units(picture: Picture) -> tuple[Units, list[str]]:
+def _missing(picture: Picture, request: Request) -> np.ndarray | None:
+    """Where an inpainting task has no data, `(H, W)`; `None` for other tasks."""
+    if request.verb != "inpaint":
+        return None
+    if request.mask is None:
+        return mask_from_alpha(picture)
+    return read_mask(request.mask, picture.data.shape[1:], request.invert_mask)
+
+
+def _units(picture: Picture, known: np.ndarray) -> tuple[Units, list[str]]:
     """8-bit pictures are used as they are. Others are mapped to [0, 1] if they lie outside of it or fill little of it,
     because a prior knows pictures whose whites are near 1."""
-    low, high = float(picture.data.min()), float(picture.data.max())
+    low, high = float(known.min()), float(known.max())
     if picture.depth == "uint8" or (low >= 0 and LITTLE < high <= 1):
         return Units(), []
     if low >= 0 and high <= 1:
@@ -209,7 +221,9 @@ def _units(picture: Picture) -> tuple[Units, list[str]]:
     return Units(low, high), [f"values {low:.4g} to {high:.4g} are mapped to 0 to 1 for the work, and back"]
 
 
-def _task(data: np.ndarray, picture: Picture, request: Request, make: Make) -> tuple[Task, Picture]:
+def _task(
+    data: np.ndarray, missing: np.ndarray | None, picture: Picture, request: Request, make: Make
+) -> tuple[Task, Picture]:
     operator = request.settings["operator"]
     if request.verb == "denoise":
         return Denoise(data, make), picture
@@ -217,13 +231,11 @@ def _task(data: np.ndarray, picture: Picture, request: Request, make: Make) -> t
         return Deblur(data, make, read_kernel(operator["kernel"]), operator["boundary"]), picture
     if request.verb == "upscale":
         return Upscale(data, make, operator["factor"]), picture
-    assert request.verb == "inpaint"
+    assert request.verb == "inpaint" and missing is not None
     if request.mask is None:
-        missing = mask_from_alpha(picture)
         assert picture.alpha is not None
-        like = replace(picture, alpha=np.where(missing, np.float32(1), picture.alpha))
-        return Inpaint(data, make, missing), like
-    return Inpaint(data, make, read_mask(request.mask, data.shape[1:], request.invert_mask)), picture
+        picture = replace(picture, alpha=np.where(missing, np.float32(1), picture.alpha))
+    return Inpaint(data, make, missing), picture
 
 
 def _noise(task: Task, picture: Picture, units: Units, request: Request, prior: Denoiser) -> Noise:

@@ -59,33 +59,29 @@ def holes(path="holes.png", size=(40, 56), share=0.4):
 
 
 def python(*words, **env):
-    start, main_call = time.perf_counter(), "import sys; from restore.cli import main; sys.exit(main())"
+    main_call = "import sys; from restore.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", main_call, *words],
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, **env},
     )  # fmt: skip
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
     words_said = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("import time"))
-    return done.returncode, done.stdout, words_said, imported, time.perf_counter() - start
+    return done.returncode, done.stdout, words_said, imported
 
 
 @pytest.mark.parametrize(
     "words", [["--help"], ["denoise", "--help"], ["denoise", "x.png", "--samles", "3"], ["denoize"]]
 )
 def test_help_and_usage_errors_load_nothing_heavy(words):
-    status, _, _, imported, _ = python(*words)
+    status, _, _, imported = python(*words)
     assert status == (0 if "--help" in words else 2)
     assert not imported & {"torch", "numpy", "hydra", "omegaconf", "PIL", "skimage"}
 
 
 def test_a_mistyped_setting_is_answered_before_torch_or_numpy_are_loaded():
-    status, _, err, imported, _ = python("denoise", "x.png", "sampler.stesp=3")
+    status, _, err, imported = python("denoise", "x.png", "sampler.stesp=3")
     assert status == 2 and "did you mean sampler.steps?" in err
     assert not imported & {"torch", "numpy"}
-
-
-def test_help_answers_within_the_time_a_person_notices():
-    assert min(python("--help")[4] for _ in range(3)) < 0.7
 
 
 @pytest.mark.parametrize(
@@ -109,6 +105,15 @@ def test_help_answers_within_the_time_a_person_notices():
         (["denoise", "photo.png", "noise.sigma=-0.1"], "negative"),
         (["denoise", "photo.png", "sampler.steps=few"], "sampler.steps"),
         (["denoise", "photo.png", "seed=1,2"], "sweep"),
+        (["denoise", "photo.png", "seed=null"], "seed=None: a whole number"),
+        (["denoise", "photo.png", "sampler.steps=null"], "sampler.steps=None: a whole number"),
+        (["denoise", "photo.png", "device=null"], "device=None"),
+        (["denoise", "photo.png", "+sampler.stesp=3"], "did you mean sampler.steps?"),
+        (["denoise", "photo.png", "sampler=ddnm", "sampler.eta=3"], "eta must be from 0 to 1, got 3"),
+        (["denoise", "photo.png", "noise=poisson", "noise.gain=0.1"], "Gaussian noise only"),
+        (["denoise", "photo.png", "operator=blur"], "choose another verb"),
+        (["upscale", "photo.png", "operator.factor=2.5"], "operator.factor=2.5: one of 2, 3, 4"),
+        (["deblur", "photo.png", "--kernel", "disk:2", "operator.boundary=reflect"], "one of valid, circular"),
         (["denoise", "photo.png", "--device", "gpu"], "device"),
         (["denoise", "photo.png", "--prior", "fotos"], "fotos"),
         (["denoise"], "required"),
@@ -234,6 +239,19 @@ def test_holes_are_filled_and_the_rest_is_kept(capsys):
     assert np.abs(a.data - 90 / 255).max() < 0.15
     assert np.array_equal(a.data, b.data)
     assert np.abs(c.data - 90 / 255).max() < 0.15 and c.alpha.min() == 1
+
+
+def test_what_stands_in_the_holes_decides_neither_colour_nor_units(capsys):
+    missing, grey = holes(), photo(grey=True)[..., None].repeat(3, 2)
+    Image.fromarray(np.where(missing[..., None], np.uint8((255, 0, 0)), grey)).save("red.png")
+    tifffile.imwrite("far.tif", np.where(missing, np.float32(9999), grey[..., 0] / np.float32(255)))
+    for name in ("red.png", "far.tif"):
+        words = ["inpaint", name, "--mask", "holes.png", "--noise", "0.05", "-o", f"out_{name}"]
+        status, out, _ = command(capsys, *words, *FEW)
+        assert status == 0 and "mapped" not in out
+    red, far = read_picture("out_red.png").data, read_picture("out_far.tif").data
+    assert np.array_equal(red[0], red[1]) and np.array_equal(red[0], red[2])
+    assert np.abs(far).max() < 2
 
 
 def test_alpha_depth_and_grey_come_back(capsys):
@@ -569,6 +587,24 @@ def test_jobs_side_by_side_make_the_same_files(capsys):
         assert path.read_bytes() == Path("two", path.name).read_bytes()
 
 
+def test_ctrl_c_reaches_every_worker_and_none_of_them_says_a_traceback():
+    for i in range(4):
+        photo(f"in/{i}.png", size=(150, 160), seed=i)
+    words = ["denoise", "in", "-o", "out", "--samples", "2", "--steps", "300", "--jobs", "2", PRIOR]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    run = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from restore.cli import main; sys.exit(main())", *words],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(Path().rglob(".*")) and time.monotonic() < deadline:  # spools: the work has begun
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 130 and "Traceback" not in err and "goes on from here" in err
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_stopped_in_a_folder_goes_on_where_it_was(capsys, how):
     for i in range(4):
@@ -628,6 +664,12 @@ def test_simulate_compare_and_sweep(capsys):
     rows = json.loads(Path("swept/table.json").read_text())
     assert status == 0 and len({r["setting"] for r in rows}) == 4
     assert command(capsys, "sweep", "sampler=ddnm,dffpir", "--input", "truth/a.png")[0] == 2
+    status, out, err = command(
+        capsys, "sweep", "sampler=ddnm", "sampler.eta=0.5,3", *FEW[2:], "--input", "truth/a.png", "-o", "half"
+    )
+    assert status == 1 and "eta must be from 0 to 1" in err and out.count("| sampler.eta=0.5") == 1
+    status, _, err = command(capsys, "sweep", "sampler=ddnm,diffpir", "--input", "gone.png", "-o", "none")
+    assert status != 0 and "gone.png" in err
 
 
 def test_simulated_float_data_fit_their_truth_as_the_noise_says(capsys):

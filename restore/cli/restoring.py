@@ -25,6 +25,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     if verb == "demo":
         return _demo(options, argv)
     inputs, overrides = split_overrides(options.inputs)
+    if any(o.startswith("operator=") for o in overrides):
+        raise UsageError(f"{verb} has the operator {OPERATORS[verb]!r}: choose another verb, or set operator.KEY=...")
     composed = settings([*preset(verb, options), *overrides])
     # Only now what takes time to import: a mistyped setting is answered at once.
     from .planning import plan

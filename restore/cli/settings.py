@@ -80,7 +80,7 @@ def check(overrides: Sequence[str]) -> list[Override]:
             keys |= set(_keys(compose("config", overrides=which)))
     for override in parsed:
         key = override.key_or_group
-        if key in groups or key in keys or override.is_add() or key.startswith("hydra."):
+        if key in groups or key in keys or key.startswith("hydra."):
             continue
         near = difflib.get_close_matches(key, [*keys, *groups], 1, 0.5)
         raise UsageError(
@@ -101,7 +101,7 @@ def _check_numbers(composed: Plain, overrides: Sequence[str]) -> None:
             raise UsageError(f"{name}={value}: a number is wanted" + (f", such as {default}" if number else ""))
     for name, least in (("samples", 1), ("seed", 0), ("tile", 1)):
         value = composed[name]
-        if value is not None and (not isinstance(value, int) or value < least):
+        if not ((value is None and name == "samples") or (isinstance(value, int) and value >= least)):
             raise UsageError(f"{name}={value}: a whole number of at least {least} is wanted")
     sigma = composed["noise"].get("sigma")
     if sigma is not None and not 0 < sigma < float("inf"):
@@ -109,8 +109,16 @@ def _check_numbers(composed: Plain, overrides: Sequence[str]) -> None:
             f"noise.sigma={sigma} is {'negative' if sigma < 0 else 'not positive'}: give 0.05, for example"
         )
     steps = composed["sampler"].get("steps", 1)
-    if steps < 1 or steps != int(steps):
+    if not isinstance(steps, int) or steps < 1:
         raise UsageError(f"sampler.steps={steps}: a whole number of at least 1 is wanted")
+    if not isinstance(composed["device"], str):
+        raise UsageError(f"device={composed['device']}: auto, cpu or cuda is wanted")
+    if composed["noise"]["_target_"] != "operators.noise.Gaussian":
+        raise UsageError("the commands know Gaussian noise only: leave out noise=..., or use the library for others")
+    for name, known in (("factor", (2, 3, 4)), ("boundary", ("valid", "circular"))):
+        value = composed["operator"].get(name, known[0])
+        if value not in known:
+            raise UsageError(f"operator.{name}={value}: one of {', '.join(map(str, known))} is wanted")
 
 
 def _leaves(composed: Plain, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -41,25 +41,35 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     # Hydra's own words for a mistake are long, and come after half the work: look first.
     swept = {o.key_or_group for o in check([*preset, *overrides]) if o.is_sweep_override()} or {"sampler"}
     source = _source(options, out)
+    read_picture(source)
 
     from restore.scoring import Row, write_tables
 
     for stale in out.glob(f"*/{ROW}"):
         stale.unlink()
-    job = hydra.main(str(config_dir()), "config", version_base="1.3")(
-        lambda config: _one(plain(config), source, spec, options.noise, swept)
-    )
+    failed = []
+
+    def one(config: Any) -> None:
+        try:
+            _one(plain(config), source, spec, options.noise, swept)
+        except (UsageError, ValueError, RuntimeError) as error:  # Hydra would print a traceback and stop the others
+            if options.debug:
+                raise
+            failed.append(setting := " ".join(HydraConfig.get().overrides.task))
+            print(f"restore: {setting}: {str(error).splitlines()[0]}", file=sys.stderr)
+
+    job = hydra.main(str(config_dir()), "config", version_base="1.3")(one)
     hydra_options = [f"hydra.sweep.dir={quoted(out)}", "hydra.sweep.subdir=${hydra.job.num}", "hydra/job_logging=none",
                      "hydra/hydra_logging=none"]  # fmt: skip
     with mock.patch.object(sys, "argv", ["restore sweep", "--multirun", *hydra_options, *preset, *overrides]):
         job()
     rows = [Row(**json.loads(path.read_text())) for path in out.glob(f"*/{ROW}")]
     if not rows:
-        return 1
+        return 1  # each failure was named
     rows.sort(key=lambda row: -row.psnr)
     print("\n" + write_tables(out, f"{options.operator}, noise {options.noise:g}, {source.name}", rows), end="")
     print(f"\nwrote {out}/table.md, table.csv, table.json; the pictures are in its folders")
-    return 0
+    return 1 if failed else 0
 
 
 def _source(options: argparse.Namespace, out: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -89,6 +90,8 @@ def _side_by_side(
 
 
 def _one_thread() -> None:
+    # A terminal sends Ctrl-C to every process: the parent has the words, the workers just go.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     import torch
 
     torch.set_num_threads(1)
@@ -187,11 +190,22 @@ def tools(composed: str) -> Any:
         raise UsageError(f"the device {config['device']!r} cannot be used: {first}") from error
     try:
         return Tools(
-            prior=hydra.utils.instantiate(config["prior"]).to(device),
-            sampler=hydra.utils.instantiate(config["sampler"]),
-            make=partial(hydra.utils.instantiate, config["operator"]),
+            prior=_instantiate(config["prior"]).to(device),
+            sampler=_instantiate(config["sampler"]),
+            make=partial(_instantiate, config["operator"]),
             device=device,
         )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _instantiate(config: Plain, **arguments: Any) -> Any:
+    """Hydra's `instantiate`, whose own first line names the class and hides the reason.
+
+    Raises:
+        ValueError: the reason.
+    """
+    try:
+        return hydra.utils.instantiate(config, **arguments)
     except hydra.errors.InstantiationException as error:
-        cause = error.__cause__ or error
-        raise UsageError(str(cause).split("\n")[0]) from error
+        raise ValueError(str(error.__cause__ or error).split("\n")[0]) from error
