@@ -694,6 +694,18 @@ def test_simulate_compare_and_sweep(capsys):
     assert command(capsys, "sweep", "sampler=ddnm,dffpir", "--input", "truth/a.png")[0] == 2
 
 
+def test_simulate_does_not_replace_what_it_measures(capsys):
+    photo("w/pictures/a.png")
+    photo("w/masks/b.png")
+    words = ["simulate", "--operator", "mask:0.5", "--noise", "0.05", "-o", "w", "--input"]
+    bad(capsys, *words, "w/pictures", said="is an input", status=2)
+    bad(capsys, *words, "w/masks/b.png", said="w/masks/b.png is an input", status=2)
+    for name in ("a.png", "a.jpg"):
+        photo(f"tj/{name}")
+    words = ["simulate", "--operator", "identity", "--noise", "0.05", "--input", "tj", "-o", "m"]
+    bad(capsys, *words, said="would both become m/pictures/a.png", status=2)
+
+
 def test_simulated_float_data_fit_their_truth_as_the_noise_says(capsys):
     photo("truth.png", sigma=0)
     words = ["simulate", "--operator", "identity", "--noise", "0.1", "--input", "truth.png", "-o", "m"]
