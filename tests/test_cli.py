@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -704,6 +705,32 @@ def test_simulate_does_not_replace_what_it_measures(capsys):
         photo(f"tj/{name}")
     words = ["simulate", "--operator", "identity", "--noise", "0.05", "--input", "tj", "-o", "m"]
     bad(capsys, *words, said="would both become m/pictures/a.png", status=2)
+
+
+@pytest.mark.parametrize("name, more", [("a.b[1].JPG", []), ("a.webp", []), ("a.bmp", []), ("a.png", ["--float"])])
+def test_what_simulate_says_to_type_works_for_every_kind(capsys, name, more):
+    photo(f"tj/deep/{name}", sigma=0)
+    words = ["simulate", "--operator", "identity", "--noise", "0.05", "--input", "tj", "-o", "m", *more]
+    status, out, _ = command(capsys, *words)
+    assert status == 0
+    status, out, err = command(capsys, *shlex.split(out.split("to restore them:  restore ")[1]), PRIOR)
+    assert (status, err) == (0, "") and "psnr" in out
+    words = ["compare", "m", "--samplers", "ddnm", "--samples", "1", "--ref", "tj", "-o", "report", *FEW]
+    assert command(capsys, *words)[0] == 0
+
+
+def test_compare_goes_on_where_a_truth_is_missing(capsys):
+    for seed, name in enumerate(("a.png", "b.png")):
+        photo(f"tj/{name}", sigma=0, seed=seed)
+    words = ["simulate", "--operator", "identity", "--noise", "0.05", "--input", "tj", "-o", "m"]
+    assert command(capsys, *words)[0] == 0
+    Path("tj/a.png").unlink()
+    for ref in ([], ["--ref", "tj"]):
+        words = ["compare", "m", "--samplers", "ddnm", "--samples", "1", *ref, "-o", "report", *FEW]
+        status, _, err = command(capsys, *words)
+        assert status == 1 and "tj/a.png" in err and len(err.splitlines()) == 1
+        rows = json.loads(Path("report/table.json").read_text())
+        assert {row["picture"] for row in rows} == {"b.png"} and Path("report/panel.png").exists()
 
 
 def test_simulated_float_data_fit_their_truth_as_the_noise_says(capsys):
