@@ -733,6 +733,15 @@ def test_compare_goes_on_where_a_truth_is_missing(capsys):
         assert {row["picture"] for row in rows} == {"b.png"} and Path("report/panel.png").exists()
 
 
+def test_learn_does_not_replace_what_is_no_prior(capsys):
+    photo("proj/pics/a.png")
+    Path("proj/README.md").write_text("my project")
+    bad(capsys, "learn", "proj/pics", "-o", "proj", said="new folder", status=2)
+    Path("proj/weights.safetensors").touch()  # a prior may be learned anew
+    status, _, err = command(capsys, "learn", "nowhere", "-o", "proj")
+    assert status == 2 and "nowhere" in err and Path("proj/README.md").read_text() == "my project"
+
+
 def test_simulated_float_data_fit_their_truth_as_the_noise_says(capsys):
     photo("truth.png", sigma=0)
     words = ["simulate", "--operator", "identity", "--noise", "0.1", "--input", "truth.png", "-o", "m"]
