@@ -1,7 +1,8 @@
 """Results as files: the picture, what stands beside it, and the `run.json` that tells finished from unfinished.
 
 `run.json` holds the checksum of the output and is renamed into place just before it. So an output with a `run.json`
-that names its checksum is finished, whenever and however the run that made it was stopped.
+that names its checksum is finished, whenever and however the run that made it was stopped. Before any side file
+is written, a `run.json` without a result claims their names: so what an interrupted run left is known as ours.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,50 +18,81 @@ from typing import Any
 import numpy as np
 import torch
 
-from restore import __version__
+from restore import __version__, beside
+from restore.beside import RECORD
 from restore.engine import Outcome
 from restore.errors import OutputError
 from restore.files import atomic_write
 from restore.jobs import Job, Prepared, Request, pixels, sha256
 from restore.metrics import psnr
-from restore.modalities.image import FORMATS, write_picture
+from restore.modalities.image import write_picture
 from restore.priors.store import WEIGHTS, find_prior
 from restore.report import panel, std_map
 
 Record = dict[str, Any]
 
-RECORD = ".run.json"
 HONESTLY = "spread of the samples, not a guarantee"
 # A panel shows a large picture averaged down to about so many pixels.
 _PANEL_PIXELS = 1_000_000
+_SIDE = r"_(?:panel|std|sample-\d+)\.\w+"
 
 
 def finished(job: Job, request: Request) -> bool:
     """Whether this very job was done before.
 
     Raises:
-        OutputError: the output is there, but not as any run left it: replacing it could destroy somebody's work.
+        OutputError: the output, or a file that would stand beside it, is there, but not as any run left it: replacing
+            it could destroy somebody's work.
     """
-    if not job.output.exists():
+    record, owner = _claim(job)
+    if owner is not None:
+        raise _in_the_way(job.beside(RECORD), f"belongs to {owner}")
+    known = set() if record is None else {job.output.name, job.beside(RECORD).name, *record["files"]}
+    may_write = [job.output, *map(job.beside, beside.endings(job.output, request.draws, request.extras))]
+    for path in may_write:
+        if path.name not in known and path.exists():
+            raise _in_the_way(path, "exists, and was not made by restore")
+    if record is None or not job.output.exists():
         return False
-    record = read_record(job.beside(RECORD))
-    if record is None or sha256(job.output) != record["output"]["sha256"]:
-        seen = "exists, and was not made by restore" if record is None else "was changed since restore made it"
-        raise OutputError(job.output, seen, "a free name", "choose another with -o, or say --overwrite")
+    if sha256(job.output) != record["output"]["sha256"]:
+        raise _in_the_way(job.output, "was changed since restore made it")
     return (
-        record["request"] == describe_request(request)
+        "result" in record
+        and record["request"] == describe_request(request)
         and record["input"]["sha256"] == sha256(job.source)
         and all((job.output.parent / name).exists() for name in record["files"])
     )
 
 
+def _in_the_way(path: Path, seen: str) -> OutputError:
+    return OutputError(path, seen, "a free name", "choose another with -o, or say --overwrite")
+
+
+def _claim(job: Job) -> tuple[Record | None, Path | None]:
+    """The record of this output, of a finished run or not; or else the other result that a record there belongs to."""
+    record = _read(job.beside(RECORD), {"output", "files"})
+    if record is None:
+        return None, None
+    owner = job.output.with_name(Path(record["output"]["path"]).name)  # the folder may have been moved
+    return (None, owner) if owner != job.output and owner.exists() else (record, None)
+
+
 def read_record(path: Path) -> Record | None:
-    """What a `run.json` holds, or `None` where there is none that can be read."""
+    """What the `run.json` of a result holds, or `None` where there is none that can be read."""
+    return _read(path, {"request", "input", "output", "files", "result"})
+
+
+def _read(path: Path, keys: set[str]) -> Record | None:
     try:
         record = json.loads(path.read_text())
-        return record if {"request", "input", "output", "files", "result"} <= record.keys() else None
+        return record if keys <= record.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def _write_record(path: Path, record: Record) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def describe_request(request: Request) -> Record:
@@ -87,6 +120,8 @@ def write(
 ) -> Record:
     """Write the picture, what was asked for beside it, and the record; returns the record.
 
+    Samples, spread and panel of an earlier run of this output that this one does not replace are removed.
+
     Args:
         device: on which it was made.
         argv: what was typed.
@@ -96,7 +131,16 @@ def write(
         OutputError: the place cannot be written to.
     """
     job = prepared.job
+    before, _ = _claim(job)
+    old = set() if before is None else set(before["files"])
+    names = [job.beside(e).name for e in beside.endings(job.output, request.draws, request.extras) if e != RECORD]
+    if old or names:
+        held = {"path": str(job.output.absolute()), "sha256": sha256(job.output) if job.output.exists() else None}
+        _write_record(job.beside(RECORD), {"output": held, "files": sorted(old.union(names))})
     files, notes = _extras(prepared, outcome, truth) if request.extras else ([], [])
+    for name in old.difference(files):
+        if re.fullmatch(re.escape(job.side) + _SIDE, name):  # whatever else a record may list
+            (job.output.parent / name).unlink(missing_ok=True)
     mean = pixels(prepared, outcome.canvas.mean.read())
     score = None if truth is None else psnr(mean, truth)
     record: Record = {
@@ -132,8 +176,7 @@ def write(
         notes += write_picture(temporary, mean, prepared.like)
         record["output"] = {"path": str(job.output.absolute()), "sha256": sha256(temporary)}
         record["notes"] = [*prepared.notes, *notes]
-        with atomic_write(job.beside(RECORD)) as unnamed:
-            unnamed.write_text(json.dumps(record, indent=2) + "\n")
+        _write_record(job.beside(RECORD), record)
     return record
 
 
@@ -147,8 +190,7 @@ def what_it_is(draws: int) -> str:
 def _extras(prepared: Prepared, outcome: Outcome, truth: np.ndarray | None) -> tuple[list[str], list[str]]:
     """Samples, spread and panel: their names, and notes on them. One whole picture in memory at a time."""
     job, canvas, units = prepared.job, outcome.canvas, prepared.units
-    suffix = ".tif" if FORMATS[job.output.suffix.lower()] == "TIFF" else ".png"
-    spread, board = job.beside(f"_std{suffix}"), job.beside("_panel.png")
+    spread, board = job.beside(beside.spread(job.output)), job.beside(beside.PANEL)
     files, notes, last = [], [], []
     y, kept = prepared.task.data, prepared.task.kept
     shown = [("what was measured", _small(units.outward(y if kept is None else np.where(kept, y, np.float32(1)))))]
@@ -158,7 +200,7 @@ def _extras(prepared: Prepared, outcome: Outcome, truth: np.ndarray | None) -> t
         last = [("truth", _small(truth)), ("error of the mean", _small(_rms(mean - truth))[0])]
     del mean
     for i, spool in enumerate(canvas.samples, 1):  # none for a single draw, which is the output itself
-        path = job.beside(f"_sample-{i:02d}{job.output.suffix}")
+        path = job.beside(beside.sample(job.output, i))
         sample = pixels(prepared, spool.read())
         write_picture(path, sample, prepared.like)
         files.append(path.name)

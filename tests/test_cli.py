@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from skimage import data as photographs
 from standin import Local
 
 import restore.priors.store
+import restore.records
 from restore.cli import main
 from restore.cli.working import tools
 from restore.modalities.image import read_picture
@@ -484,6 +486,69 @@ def test_somebody_elses_file_is_not_replaced(capsys):
     bad(capsys, "denoise", "photo.png", "-o", "out.png", PRIOR, said="was changed since")
 
 
+def test_an_input_is_not_replaced_by_what_stands_beside_another(capsys):
+    photo("a_std.png")
+    before = Path("a_std.png").read_bytes()
+    assert command(capsys, "denoise", "a_std.png", "-o", "a.png", "--samples", "2", *FEW)[0] == 0
+    assert Path("a_std.png").read_bytes() == before and Path("a.png_std.png").exists()
+    words = ["denoise", "photo.png", "-o", "b.png", "--samples", "2", "--overwrite", *FEW]
+    photo()
+    Path("b_sample-02.png").symlink_to("photo.png")
+    bad(capsys, *words, said="b_sample-02.png is an input", status=2)
+    Path("b_sample-02.png").unlink()
+    photo("b_panel.png", sigma=0)
+    assert command(capsys, *words, "--ref", "b_panel.png")[0] == 0  # a truth is read too
+    assert np.array_equal(
+        read_picture("b_panel.png").data, np.moveaxis(photo("x.png", sigma=0), -1, 0) / np.float32(255)
+    )
+    holes("c_std.png")
+    words = ["inpaint", "photo.png", "--mask", "c_std.png", "-o", "c.png", "--samples", "2", "--overwrite", *FEW]
+    assert command(capsys, *words)[0] == 0 and read_picture("c_std.png").data.max() == 1
+    bad(capsys, *words[:4], "-o", "c_std.png", "--overwrite", *FEW, said="is an input", status=2)
+    photo("c2_panel.png")
+    assert command(capsys, "denoise", "c2_panel.png", "-o", "c3.png", "--samples", "2", *FEW)[0] == 0
+    bad(capsys, "replay", "c3.run.json", "-o", "c2.png", "--overwrite", said="c2_panel.png is an input", status=2)
+
+
+@pytest.mark.parametrize("name", ["q.run.json", "q_panel.png", "q_std.png", "q_sample-02.png"])
+def test_somebody_elses_file_beside_the_output_is_not_replaced(capsys, name):
+    photo()
+    words = ["--samples", "2", *FEW]
+    assert command(capsys, "denoise", "photo.png", "-o", "first.png", *words)[0] == 0
+    Path(name).write_bytes(b"holiday")
+    bad(capsys, "denoise", "photo.png", "-o", "q.png", *words, said=f"{name}: exists, and was not made by restore")
+    bad(capsys, "replay", "first.run.json", "-o", "q.png", said=f"{name}: exists, and was not made by restore")
+    assert Path(name).read_bytes() == b"holiday"
+    assert command(capsys, "denoise", "photo.png", "-o", "q.png", "--overwrite", *words)[0] == 0
+
+
+def test_the_record_of_another_result_is_not_replaced(capsys):
+    photo()
+    assert command(capsys, "denoise", "photo.png", "-o", "q.tif", PRIOR)[0] == 0
+    bad(capsys, "denoise", "photo.png", "-o", "q.png", PRIOR, said="q.run.json: belongs to q.tif")
+
+
+def test_side_files_of_an_earlier_run_do_not_stay_beside_another_result(capsys):
+    photo()
+    for count, left in ((3, 3), (2, 2), (1, 0)):
+        assert command(capsys, "denoise", "photo.png", "-o", "st.png", "--samples", count, *FEW)[0] == 0
+        assert len(list(Path().glob("st_sample-*"))) == left
+        assert Path("st_std.png").exists() == (left > 0)
+    assert command(capsys, "denoise", "photo.png", "-o", "st.png", PRIOR)[0] == 0
+    assert {p.name for p in Path().glob("st*")} == {"st.png", "st.run.json"}
+
+
+def test_side_files_of_an_interrupted_run_are_not_somebody_elses(capsys, monkeypatch):
+    photo()
+    words = ["denoise", "photo.png", "-o", "q.png", "--samples", "2", *FEW]
+    with monkeypatch.context() as patch:
+        patch.setattr(restore.records, "panel", lambda *_: 1 / 0)
+        assert command(capsys, *words)[0] == 1
+    assert Path("q_std.png").exists() and not Path("q.png").exists()
+    assert command(capsys, "replay", "q.run.json")[0] == 2
+    assert command(capsys, *words)[0] == 0 and Path("q_panel.png").exists()
+
+
 def test_numbers_that_ran_away(capsys):
     photo()
     words = ["--samples", "1", "--steps", "3", "prior._target_=standin.Broken"]
@@ -670,6 +735,53 @@ def test_simulate_compare_and_sweep(capsys):
     assert status == 1 and "eta must be from 0 to 1" in err and out.count("| sampler.eta=0.5") == 1
     status, _, err = command(capsys, "sweep", "sampler=ddnm,diffpir", "--input", "gone.png", "-o", "none")
     assert status != 0 and "gone.png" in err
+
+
+def test_simulate_does_not_replace_what_it_measures(capsys):
+    photo("w/pictures/a.png")
+    photo("w/masks/b.png")
+    words = ["simulate", "--operator", "mask:0.5", "--noise", "0.05", "-o", "w", "--input"]
+    bad(capsys, *words, "w/pictures", said="is an input", status=2)
+    bad(capsys, *words, "w/masks/b.png", said="w/masks/b.png is an input", status=2)
+    for name in ("a.png", "a.jpg"):
+        photo(f"tj/{name}")
+    words = ["simulate", "--operator", "identity", "--noise", "0.05", "--input", "tj", "-o", "m"]
+    bad(capsys, *words, said="would both become m/pictures/a.png", status=2)
+
+
+@pytest.mark.parametrize("name, more", [("a.b[1].JPG", []), ("a.webp", []), ("a.bmp", []), ("a.png", ["--float"])])
+def test_what_simulate_says_to_type_works_for_every_kind(capsys, name, more):
+    photo(f"tj/deep/{name}", sigma=0)
+    words = ["simulate", "--operator", "identity", "--noise", "0.05", "--input", "tj", "-o", "m", *more]
+    status, out, _ = command(capsys, *words)
+    assert status == 0
+    status, out, err = command(capsys, *shlex.split(out.split("to restore them:  restore ")[1]), PRIOR)
+    assert (status, err) == (0, "") and "psnr" in out
+    words = ["compare", "m", "--samplers", "ddnm", "--samples", "1", "--ref", "tj", "-o", "report", *FEW]
+    assert command(capsys, *words)[0] == 0
+
+
+def test_compare_goes_on_where_a_truth_is_missing(capsys):
+    for seed, name in enumerate(("a.png", "b.png")):
+        photo(f"tj/{name}", sigma=0, seed=seed)
+    words = ["simulate", "--operator", "identity", "--noise", "0.05", "--input", "tj", "-o", "m"]
+    assert command(capsys, *words)[0] == 0
+    Path("tj/a.png").unlink()
+    for ref in ([], ["--ref", "tj"]):
+        words = ["compare", "m", "--samplers", "ddnm", "--samples", "1", *ref, "-o", "report", *FEW]
+        status, _, err = command(capsys, *words)
+        assert status == 1 and "tj/a.png" in err and len(err.splitlines()) == 1
+        rows = json.loads(Path("report/table.json").read_text())
+        assert {row["picture"] for row in rows} == {"b.png"} and Path("report/panel.png").exists()
+
+
+def test_learn_does_not_replace_what_is_no_prior(capsys):
+    photo("proj/pics/a.png")
+    Path("proj/README.md").write_text("my project")
+    bad(capsys, "learn", "proj/pics", "-o", "proj", said="new folder", status=2)
+    Path("proj/weights.safetensors").touch()  # a prior may be learned anew
+    status, _, err = command(capsys, "learn", "nowhere", "-o", "proj")
+    assert status == 2 and "nowhere" in err and Path("proj/README.md").read_text() == "my project"
 
 
 def test_simulated_float_data_fit_their_truth_as_the_noise_says(capsys):

@@ -14,7 +14,7 @@ from restore.errors import InputError
 from restore.modalities.image import read_picture
 
 from .options import UsageError, split_overrides, suggestion
-from .planning import check_writable
+from .planning import check_writable, counterpart
 from .restoring import DEFAULT_DRAWS, OPERATORS, drawing, undoing
 from .settings import config_dir, names, settings
 from .simulating import RECIPE
@@ -44,7 +44,12 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     rows, failed = [], 0
     shown: dict[str, np.ndarray] = {}
     for entry in recipe["files"]:
-        truth = _truth(entry, recipe, options.ref)
+        try:
+            truth = _truth(entry, options.ref)
+        except InputError as error:
+            print(f"restore: {error}", file=sys.stderr)
+            failed += 1
+            continue
         for name, composed in chosen.items():
             try:
                 row, pictures = _one(meas, entry, recipe, composed, truth, name, options)
@@ -54,14 +59,14 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
                 continue
             rows.append(row)
             print(f"{row.picture}  {name}: {row}", flush=True)
-            if entry is recipe["files"][0]:
+            if row.picture == rows[0].picture:
                 shown |= pictures
     if not rows:
         return 1
     from restore.report import panel
 
     out = Path(options.output)
-    title = f"{recipe['operator']}, noise {recipe['noise']:g}, {len(recipe['files'])} pictures"
+    title = f"{recipe['operator']}, noise {recipe['noise']:g}, {len({row.picture for row in rows})} pictures"
     print("\n" + write_tables(out, title, rows), end="")
     panel(out / "panel.png", list(shown.items()))
     print(f"\nwrote {out / 'table.md'}, table.csv, table.json, panel.png")
@@ -75,15 +80,11 @@ def _recipe(meas: Path) -> dict[str, Any]:
         raise UsageError(f"{meas} holds no {RECIPE}: name a folder that `restore simulate` made") from error
 
 
-def _truth(entry: dict[str, Any], recipe: dict[str, Any], ref: str | None) -> np.ndarray:
-    """The true picture: where `simulate` found it, or the file of the same name in `ref`."""
-    path = Path(entry["truth"])
-    if ref is not None:
-        path = Path(ref) / path.name if Path(ref).is_dir() else Path(ref)
-        stem = Path(entry["picture"]).relative_to("pictures").with_suffix("")
-        found = sorted(Path(ref).glob(f"{stem}.*")) if Path(ref).is_dir() else []
-        path = found[0] if found else path
-    return read_picture(path).data
+def _truth(entry: dict[str, Any], ref: str | None) -> np.ndarray:
+    """The true picture: where `simulate` found it, or the one of `ref`. Raises InputError without one."""
+    if ref is None:
+        return read_picture(entry["truth"]).data
+    return read_picture(counterpart(Path(ref), Path(entry["picture"]).relative_to("pictures"))).data
 
 
 def _one(

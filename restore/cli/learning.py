@@ -20,9 +20,13 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     if out.is_file():
         raise UsageError(f"{out} is a file: give a folder for the prior with -o")
     check_writable(out)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from restore.learn.train import learn
+    from restore.learn.train import CHECKPOINT, learn
+    from restore.priors.store import WEIGHTS
 
+    found = [path.name for path in sorted(out.iterdir()) if not path.name.startswith(".")] if out.is_dir() else []
+    if found and not {CHECKPOINT, WEIGHTS}.intersection(found):
+        raise UsageError(f"{out} holds {found[0]} and no prior to go on with: give a new folder with -o")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = {name: getattr(options, name) for name in ("steps", "batch", "patch") if getattr(options, name)}
     try:
         learn(

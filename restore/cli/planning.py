@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import glob
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from restore import beside
 from restore.errors import InputError
 from restore.modalities.image import FORMATS, list_pictures
 
@@ -20,11 +22,17 @@ ENDINGS = {"denoise": "_denoised", "inpaint": "_inpainted", "deblur": "_deblurre
 Plan = tuple[Path, Path, str, Path]  # source, output, what the side files' names begin with, place in its folder
 
 
-def plan(verb: str, inputs: Sequence[str], out: str | None) -> tuple[list[Plan], list[InputError]]:
+def plan(
+    verb: str, inputs: Sequence[str], out: str | None, draws: int, extras: bool, aids: Sequence[Path]
+) -> tuple[list[Plan], list[InputError]]:
     """One entry for each picture, and the inputs that there are not.
 
+    Args:
+        draws, extras: of the request; they decide what stands beside each output.
+        aids: what is read besides the pictures (masks, truths, a kernel): files, or folders that mirror the pictures'.
+
     Raises:
-        UsageError: no inputs, an output that is an input, is shared by two pictures, or cannot be written.
+        UsageError: no inputs; a file to write that is read, is shared by two pictures, or cannot be written.
     """
     if not inputs:
         raise UsageError(f"no picture was named (see `restore {verb} --help`)")
@@ -36,18 +44,35 @@ def plan(verb: str, inputs: Sequence[str], out: str | None) -> tuple[list[Plan],
             pairs += _folder(source, out, several, verb, missing)
         else:
             pairs.append((source, _file(source, out, several, verb), Path(source.name)))
-    check_outputs([(source, output) for source, output, _ in pairs])
-    outputs = [output for _, output, _ in pairs]
-    stems = Counter((output.parent, output.stem) for output in outputs)
+    read = {counterpart(aid, relative) for *_, relative in pairs for aid in aids}
+    stems = Counter(_place(output) for _, output, _ in pairs)
     # The name of one picture may be what stands beside another: scan.png and scan_std.png.
-    taken = {(o.parent, found[1]) for o in outputs if (found := BESIDE.fullmatch(o.stem))}
+    names = [*(path for source, output, _ in pairs for path in (source, output)), *read]
+    taken = {(folder, found[1]) for folder, stem in map(_place, names) if (found := BESIDE.fullmatch(stem))}
     plans = []
     for source, output, relative in pairs:
-        place = output.parent, output.stem
-        plans.append(
-            (source, output, output.stem if stems[place] == 1 and place not in taken else output.name, relative)
-        )
+        alone = stems[_place(output)] == 1 and _place(output) not in taken
+        plans.append((source, output, output.stem if alone else output.name, relative))
+    check_plans(plans, draws, extras, read)
     return plans, missing
+
+
+def _place(path: Path) -> tuple[Path, str]:
+    return path.parent.resolve(), path.stem
+
+
+def counterpart(named: Path, relative: Path) -> Path:
+    """The file that belongs to the picture at `relative`: `named`, or if that is a folder, the one which lies likewise
+    in it; the same name, else the same stem and any known suffix. Where there is none, where it would lie."""
+    if not named.is_dir():
+        return named
+    path = named / relative
+    if path.exists():
+        return path
+    order = list(FORMATS)
+    found = [p for p in path.parent.glob(f"{glob.escape(path.stem)}.*") if p.stem == path.stem]
+    kinds = {p: order.index(p.suffix.lower()) for p in found if p.suffix.lower() in FORMATS}
+    return min(kinds, key=lambda p: (kinds[p], p)) if kinds else path
 
 
 def _folder(
@@ -84,20 +109,37 @@ def _file(source: Path, out: str | None, several: bool, verb: str) -> Path:
     return target
 
 
-def check_outputs(pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Refuse, of pairs of source and output, an output that is a source, is shared, or cannot be written.
+def check_plans(plans: Sequence[Plan], draws: int, extras: bool, read: Iterable[Path]) -> None:
+    """`check_outputs` for the outputs and for all that will stand beside them.
 
     Raises:
         UsageError: with the reason.
     """
-    sources = {source.resolve() for source, _ in pairs}
+    pairs = [(source, output) for source, output, _, _ in plans]
+    for source, output, side, _ in plans:
+        pairs += [(source, output.parent / f"{side}{e}") for e in beside.endings(output, draws, extras)]
+    check_outputs(pairs, read)
+
+
+def check_outputs(pairs: Sequence[tuple[Path, Path]], read: Iterable[Path] = ()) -> None:
+    """Refuse, of pairs of source and output, an output that is read, is shared, or cannot be written.
+
+    Args:
+        read: files that are read besides the sources.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    sources = {path.resolve() for path in [*(source for source, _ in pairs), *read]}
     outputs: dict[Path, Path] = {}
     for source, output in pairs:
         real = output.resolve()
         if real in sources:
             raise UsageError(f"the output {output} is an input: choose another name with -o")
         if real in outputs:
-            raise UsageError(f"{outputs[real]} and {source} would both become {output}: restore them one by one")
+            raise UsageError(
+                f"{outputs[real]} and {source} would both become {output}: rename one of them, or give them one by one"
+            )
         outputs[real] = source
     for folder in {output.parent for output in outputs}:
         check_writable(folder)

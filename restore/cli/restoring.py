@@ -32,7 +32,10 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     from .planning import plan
     from .working import do_all
 
-    plans, missing = plan(verb, inputs, options.output)
+    count = draws(verb, composed["samples"], sampling=any("sampler" in o for o in [*drawing(options), *overrides]))
+    extras = composed["samples"] is not None
+    aids = _aids(getattr(options, "mask", None), getattr(options, "ref", None), composed)
+    plans, missing = plan(verb, inputs, options.output, count, extras, aids)
     from restore.jobs import Job, Request
 
     request = Request(
@@ -41,8 +44,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         noise=composed["noise"].get("sigma"),
         mask=Path(options.mask) if getattr(options, "mask", None) else None,
         invert_mask=getattr(options, "invert_mask", False),
-        draws=draws(verb, composed["samples"], sampling=any("sampler" in o for o in [*drawing(options), *overrides])),
-        extras=composed["samples"] is not None,
+        draws=count,
+        extras=extras,
     )
     check_request(request)
     for error in missing:
@@ -99,6 +102,13 @@ def _kernel(text: str) -> str:
     return str(Path(text).absolute()) if Path(text).is_file() else text
 
 
+def _aids(mask: str | None, ref: str | None, composed: dict[str, Any]) -> list[Path]:
+    """What is read besides the pictures."""
+    kernel = composed["operator"].get("kernel")  # a file, or words such as gaussian:2
+    kernel = kernel if isinstance(kernel, str) and Path(kernel).is_file() else None
+    return [Path(name) for name in (mask, ref, kernel) if name is not None]
+
+
 def check_request(request: Any) -> None:
     """Refuse what no picture could be restored with: a missing mask, an unknown kernel, prior or device.
 
@@ -123,7 +133,7 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
     from restore.jobs import Job, Request, sha256
     from restore.records import RECORD, describe_request, read_record
 
-    from .planning import check_outputs
+    from .planning import check_plans
     from .working import do_all
 
     path = Path(options.record)
@@ -134,7 +144,6 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
     source = Path(record["input"]["path"])
     output = Path(options.output or record["output"]["path"])
     side = path.name.removesuffix(RECORD) if options.output is None else output.stem
-    check_outputs([(source, output)])
     request = Request(
         verb=plain["verb"],
         settings=plain["settings"],
@@ -145,6 +154,8 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
         extras=plain["extras"],
         sigma=record["noise"]["sigma_in_unit_range"],
     )
+    place = source, output, side, Path(source.name)
+    check_plans([place], request.draws, request.extras, _aids(plain["mask"], None, request.settings))
     check_request(request)
     now = {**describe_request(request), "input_sha256": sha256(source) if source.is_file() else None}
     for key, wanted in {**plain, "input_sha256": record["input"]["sha256"]}.items():
@@ -155,7 +166,7 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
     import torch
 
     torch.set_num_threads(record["machine"]["threads"])
-    return do_all([Job(source, output, side, Path(source.name))], request, options, argv, failed=0)
+    return do_all([Job(*place)], request, options, argv, failed=0)
 
 
 def _demo(options: argparse.Namespace, argv: list[str]) -> int:

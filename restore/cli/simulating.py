@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from restore.errors import InputError
-from restore.modalities.image import Picture, list_pictures, read_picture, write_picture
+from restore.modalities.image import Picture, kind_of, list_pictures, read_picture, write_picture
 
 from .options import UsageError
-from .planning import check_writable
+from .planning import check_outputs, check_writable
 
 RECIPE = "simulate.json"
 
@@ -40,11 +40,23 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     except InputError as error:
         print(f"restore: {error}", file=sys.stderr)
         return 1
-    entries, failed = [], 0
+    todo, entries, failed = [], [], 0
     for file in files:
         relative = file.relative_to(source) if source.is_dir() else Path(file.name)
         try:
-            entries.append(_one(file, relative, out, spec, options))
+            # What JPEG and lossy WebP would add is not in the model of the measurement.
+            suffix = ".tif" if options.float or kind_of(file) == "TIFF" else ".png"
+            todo.append(
+                (file, Path("pictures") / relative.with_suffix(suffix), Path("masks") / relative.with_suffix(".png"))
+            )
+        except InputError as error:
+            print(f"restore: {error}", file=sys.stderr)
+            failed += 1
+    masks = [(file, out / mask) for file, _, mask in todo] if spec.verb == "inpaint" else []
+    check_outputs([*((file, out / picture) for file, picture, _ in todo), *masks], read=files)
+    for file, target, mask in todo:
+        try:
+            entries.append(_one(file, out, target, mask, spec, options))
         except (InputError, ValueError) as error:
             words = str(error) if isinstance(error, InputError) else f"{file}: {error}"
             print(f"restore: {words}", file=sys.stderr)
@@ -76,27 +88,24 @@ def _arguments(spec: Any, out: Path) -> list[str]:
     return ["-x", spec.options["factor"]] if spec.verb == "upscale" else []
 
 
-def _one(file: Path, relative: Path, out: Path, spec: Any, options: argparse.Namespace) -> dict[str, Any]:
+def _one(file: Path, out: Path, target: Path, mask: Path, spec: Any, options: argparse.Namespace) -> dict[str, Any]:
     from restore.jobs import sha256
     from restore.simulate import measure
 
     picture, checksum = read_picture(file), sha256(file)
     measured = measure(picture.data, spec, options.noise, options.seed, int(checksum[:8], 16))
-    # What JPEG and lossy WebP would add is not in the model of the measurement.
-    relative = relative.with_suffix(".tif" if options.float else ".tif" if picture.format == "TIFF" else ".png")
     like = replace(picture, alpha=None)
     if options.float:
         like = replace(like, depth="float32", format="TIFF", kept=None)
-    write_picture(out / "pictures" / relative, measured.data, like)
+    write_picture(out / target, measured.data, like)
     entry: dict[str, Any] = {
-        "picture": f"pictures/{relative}",
+        "picture": str(target),
         "mask": None,
         "truth": str(file.absolute()),
         "sha256": checksum,
     }
     if measured.missing is not None:
-        mask = measured.missing[None].astype(np.float32)
-        relative = relative.with_suffix(".png")
-        write_picture(out / "masks" / relative, mask, Picture(file, mask, None, "PNG", "uint8"))
-        entry["mask"] = f"masks/{relative}"
+        missing = measured.missing[None].astype(np.float32)
+        write_picture(out / mask, missing, Picture(file, missing, None, "PNG", "uint8"))
+        entry["mask"] = str(mask)
     return entry

@@ -21,6 +21,7 @@ import numpy as np
 from restore.errors import InputError
 
 from .options import UsageError
+from .planning import counterpart
 from .settings import Plain
 
 
@@ -116,7 +117,7 @@ def do(
         prepared = prepare(job, request, kit)
         truth = None
         if ref is not None:
-            path = Path(ref) / job.relative if Path(ref).is_dir() else Path(ref)
+            path = counterpart(Path(ref), job.relative)
             shape = (prepared.copies * prepared.task.shape[0], *prepared.task.shape[1:])
             truth = fitting(read_picture(path).data, shape, job.source)
         lines = heading(prepared, request, kit)

@@ -22,6 +22,7 @@ __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "Picture",
+    "kind_of",
     "list_pictures",
     "mask_from_alpha",
     "read_mask",
@@ -43,7 +44,7 @@ def read_picture(path: str | Path) -> Picture:
         InputError: missing, a folder, empty, no picture, damaged, incomplete, or of a kind that cannot be used.
     """
     path = Path(path)
-    kind = _kind(path)
+    kind = kind_of(path)
     if kind == "PNG":
         return image_png.read(path)
     if kind == "TIFF":
@@ -176,7 +177,7 @@ def list_pictures(folder: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
     """The format by the first bytes of the file."""
     if path.is_dir():
         raise InputError(path, "a folder", "a picture file", "name a file inside it")

@@ -1,0 +1,28 @@
+"""Names of the files that stand beside a result. No torch here: what is in the way is seen before any work begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from restore.modalities.image import FORMATS
+
+RECORD = ".run.json"
+PANEL = "_panel.png"
+
+
+def sample(output: Path, number: int) -> str:
+    """What the name of a draw ends in; the first is number 1."""
+    return f"_sample-{number:02d}{output.suffix}"
+
+
+def spread(output: Path) -> str:
+    """What the name of the map of standard deviations ends in."""
+    return "_std.tif" if FORMATS[output.suffix.lower()] == "TIFF" else "_std.png"
+
+
+def endings(output: Path, draws: int, extras: bool) -> list[str]:
+    """What the names of all files beside `output` end in; `draws` and `extras` are those of a `Request`."""
+    if not extras:
+        return [RECORD]
+    several = [*(sample(output, i) for i in range(1, draws + 1)), spread(output)] if draws > 1 else []
+    return [RECORD, *several, PANEL]
