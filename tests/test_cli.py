@@ -152,7 +152,7 @@ def test_lists_load_no_torch():
         ("priors", "restore learn"),
         ("settings", "sampler.steps"),
     ):
-        status, out, _, imported, _ = python("list", what)
+        status, out, _, imported = python("list", what)
         assert (status, name in out, "torch" in imported) == (0, True, False)
 
 
@@ -652,6 +652,10 @@ def test_jobs_side_by_side_make_the_same_files(capsys):
         assert path.read_bytes() == Path("two", path.name).read_bytes()
 
 
+def heed_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that run in the background inherit that it is ignored
+
+
 def test_ctrl_c_reaches_every_worker_and_none_of_them_says_a_traceback():
     for i in range(4):
         photo(f"in/{i}.png", size=(150, 160), seed=i)
@@ -660,7 +664,7 @@ def test_ctrl_c_reaches_every_worker_and_none_of_them_says_a_traceback():
     run = subprocess.Popen(
         [sys.executable, "-c", "import sys; from restore.cli import main; sys.exit(main())", *words],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(Path().rglob(".*")) and time.monotonic() < deadline:  # spools: the work has begun
@@ -679,7 +683,7 @@ def test_a_run_stopped_in_a_folder_goes_on_where_it_was(capsys, how):
     run = subprocess.Popen(
         [sys.executable, "-c", "import sys; from restore.cli import main; sys.exit(main())", *words],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not Path("out/0.png").exists() and time.monotonic() < deadline:

@@ -122,8 +122,9 @@ def test_the_error_of_an_exact_sampler_falls_as_steps_double():
 @each_problem
 @pytest.mark.parametrize("fault", ["noise / sqrt 2", "likelihood x 2", "dropped row", "wrong sign", "prior ignored"])
 def test_a_planted_fault_is_caught(fault, prior_name, operator_name):
-    # Twice the draws: one row of 64 of a blur says little, so its loss is the smallest of the faults.
-    assert compare(Oracle(fault=fault), *problem(prior_name, operator_name, SIZE), 2 * DRAWS)[0].deviations()
+    # One of 64 numbers of a blur says little (about 0.02 posterior sd), so its loss takes many draws to see.
+    draws = (8 if fault == "dropped row" else 2) * DRAWS
+    assert compare(Oracle(fault=fault), *problem(prior_name, operator_name, SIZE), draws)[0].deviations()
 
 
 def test_a_constant_is_caught():
