@@ -185,10 +185,11 @@ def learn(
         losses.clear()
         if psnr:
             log.info("validation PSNR at 25/255: %s", ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items()))
-        with atomic_write(out / CHECKPOINT) as temporary:
-            torch.save({"trainer": trainer.state_dict(), "history": history, "run": run}, temporary)
         save_prior(average, out)
         write_card(out, run, history, [p.name for p in held])
+        # Last: a run whose checkpoint says it is done has a prior that is.
+        with atomic_write(out / CHECKPOINT) as temporary:
+            torch.save({"trainer": trainer.state_dict(), "history": history, "run": run}, temporary)
     return out
 
 
