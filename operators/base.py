@@ -7,6 +7,8 @@ between calls, are never rescaled, and hold their constants in float64: they are
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -37,7 +39,7 @@ class Operator(nn.Module, ABC):
         """`A x`."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        _check(self, x)
+        _check(self, x, "ishape")
         return super().__call__(x)
 
     def __matmul__(self, other: Operator) -> Operator:
@@ -54,6 +56,20 @@ class Operator(nn.Module, ABC):
         return f"{self.ishape} -> {self.oshape}"
 
 
+def _takes(space: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """A method whose first argument has the shape `(B, *space)`, refused in words where it has not."""
+
+    def decorate(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @wraps(method)
+        def checked(self: Operator, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            _check(self, v, space)
+            return method(self, v, *args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
 class LinearOperator(Operator):
     """A linear map with its transpose and the inversions that posterior samplers are made of.
 
@@ -62,10 +78,20 @@ class LinearOperator(Operator):
 
     Attributes:
         gram: the number `c` with `A A' = c I` if there is one, else `None`.
+
+    Raises:
+        ShapeError: `adjoint`, `solve` or `pinv` called with a tensor that does not fit.
     """
 
     gram: float | None = None
 
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for name, space in (("adjoint", "oshape"), ("solve", "ishape"), ("pinv", "oshape")):
+            if name in vars(cls):  # what it overrides is held to the same shapes
+                setattr(cls, name, _takes(space)(vars(cls)[name]))
+
+    @_takes("oshape")
     def adjoint(self, y: Tensor) -> Tensor:
         """`A' y`: `(B, *oshape) -> (B, *ishape)`. Default: the vector-Jacobian product of `forward`."""
         with torch.enable_grad():
@@ -73,6 +99,7 @@ class LinearOperator(Operator):
             out = self.forward(x)
         return torch.autograd.grad(out, x, y, create_graph=torch.is_grad_enabled() and y.requires_grad)[0]
 
+    @_takes("ishape")
     def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
         """`(alpha A'A + beta I)^-1 b` for `alpha >= 0`, `beta > 0`: `(B, *ishape) -> (B, *ishape)`.
 
@@ -88,6 +115,7 @@ class LinearOperator(Operator):
             return (b - seen) / beta + seen / (beta + alpha * self.gram)
         return cg(lambda v: alpha * self.adjoint(self.forward(v)) + beta * v, b)
 
+    @_takes("oshape")
     def pinv(self, y: Tensor) -> Tensor:
         """Minimum-norm least squares `A^+ y`: `(B, *oshape) -> (B, *ishape)`.
 
@@ -185,10 +213,11 @@ def check_weights(alpha: Any, beta: Any) -> None:
         raise ValueError(f"solve needs alpha >= 0 and beta > 0, got alpha={alpha}, beta={beta}; for beta = 0 use pinv")
 
 
-def _check(operator: Operator, x: Tensor) -> None:
-    shape = operator.ishape
-    if tuple(x.shape[1:]) != shape or x.ndim != len(shape) + 1:
+def _check(operator: Operator, v: Tensor, space: str) -> None:
+    shape = getattr(operator, space)
+    if tuple(v.shape[1:]) != shape or v.ndim != len(shape) + 1:
+        kind = "signals" if space == "ishape" else "data"
         raise ShapeError(
-            f"{type(operator).__name__} takes signals of shape (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}"
-            + ("; add a batch axis with x[None]" if tuple(x.shape) == shape else "")
+            f"{type(operator).__name__} takes {kind} of shape (B, {', '.join(map(str, shape))}), got {tuple(v.shape)}"
+            + ("; add a batch axis with x[None]" if tuple(v.shape) == shape else "")
         )

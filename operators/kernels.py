@@ -145,6 +145,8 @@ def from_file(path: str | Path) -> Tensor:
         raise ValueError(f"{path}: {error}") from error
 
 
+LARGEST = 200  # pixels: above, the kernel alone takes a gigabyte and no picture is large enough for it
+
 _NAMED: dict[str, tuple[Callable[..., Tensor], str]] = {
     "gaussian": (gaussian, "gaussian:SIGMA"),
     "motion": (motion, "motion:LENGTH,ANGLE"),
@@ -173,4 +175,6 @@ def parse(text: str) -> Tensor:
     wanted = form.count(",") + 1
     if len(values) != wanted:
         raise ValueError(f"the kernel {text!r} cannot be read: write {form}, with numbers")
+    if values[0] > LARGEST:
+        raise ValueError(f"the kernel {text!r} is too large: {form.split(',')[0]} may be {LARGEST} pixels at most")
     return make(*values)

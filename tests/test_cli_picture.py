@@ -11,6 +11,8 @@ from cli_parts import FEW, PRIOR, command, holes, photo
 from PIL import Image
 
 from restore.modalities.image import read_picture
+from restore.priors.network import EDMDenoiser, UNet
+from restore.priors.store import save_prior
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -190,6 +192,22 @@ def test_replay_gives_the_same_bytes(capsys):
     assert status == 2 and "holes.png is gone or has changed" in err
 
 
+def test_replay_finds_a_prior_that_was_named_from_another_folder(capsys, monkeypatch):
+    photo()
+    save_prior(EDMDenoiser(UNet((3,), (4, 4), (1, 1), 8)), Path("mine"))
+    assert command(capsys, "denoise", "photo.png", "-o", "q.png", "--prior", "mine")[0] == 0
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert command(capsys, "replay", "../q.run.json", "-o", "again.png")[0] == 0
+    assert Path("again.png").read_bytes() == Path("../q.png").read_bytes()
+
+
+def test_a_picture_whose_name_looks_like_a_setting(capsys):
+    photo("tile=64.png")
+    assert command(capsys, "denoise", "tile=64.png", "-o", "q.png", PRIOR)[0] == 0
+    assert Path("q.png").exists()
+
+
 def test_json_and_quiet(capsys):
     photo("a.png")
     photo("b.png", seed=1)
@@ -198,6 +216,8 @@ def test_json_and_quiet(capsys):
     assert status == 1 and "gone.png" in err
     assert [Path(r["input"]["path"]).name for r in records] == ["a.png", "b.png"]
     assert all(r["result"]["data_fit"] > 0 for r in records)
+    status, out, _ = command(capsys, "denoise", "a.png", "b.png", "--json", PRIOR)
+    assert status == 0 and [json.loads(line) for line in out.splitlines()] == records  # already done, said again
     status, out, err = command(capsys, "denoise", "a.png", "-o", "q.png", "--quiet", PRIOR)
     assert (status, out, err) == (0, "", "")
 

@@ -129,6 +129,8 @@ def test_a_text_file_is_refused(tmp_path, name):
         ("motion:15", ValueError, "write motion:LENGTH,ANGLE"),
         ("motion:0,30", ValueError, "at least one pixel"),
         ("disk:0", ValueError, "positive radius"),
+        ("gaussian:1e5", ValueError, "gaussian:SIGMA may be 200 pixels at most"),
+        ("motion:inf,30", ValueError, "motion:LENGTH may be 200 pixels at most"),
     ],
 )
 def test_refusals(text, error, words):

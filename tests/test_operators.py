@@ -448,6 +448,17 @@ def test_valid_blur_needs_tens_of_iterations_where_plain_cg_needs_hundreds(monke
         (lambda: Magnitude((1, 8, 8), oversampling=0.5), ValueError, "oversampling"),
         (lambda: Identity((3,)).solve(torch.ones(1, 3), 1.0, 0.0), ValueError, "use pinv"),
         (lambda: Identity((3,))(torch.ones(3)), ShapeError, r"x\[None\]"),
+        (
+            lambda: Grayscale((3, 4, 4)).adjoint(torch.ones(1, 3, 4, 4)),
+            ShapeError,
+            r"takes data of shape \(B, 1, 4, 4\)",
+        ),
+        (
+            lambda: Downsample((1, 8, 8), 2).pinv(torch.ones(1, 1, 8, 8)),
+            ShapeError,
+            r"takes data of shape \(B, 1, 4, 4",
+        ),
+        (lambda: Blur(torch.ones(3, 3), (1, 9, 9)).solve(torch.ones(1, 9, 9), 1, 1), ShapeError, r"signals.*x\[None\]"),
         (lambda: compose(Identity((3,)), Identity((4,))), ShapeError, "gives"),
         (lambda: VStack(Identity((3,)), Identity((4,))), ShapeError, "input shape"),
         (lambda: HStack(Identity((3,)), Identity((4,))), ShapeError, "output shape"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
@@ -234,6 +235,6 @@ _ADD = {
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Inputs and `key=value` settings."""
-    inputs = [w for w in words if not OVERRIDE.match(w)]
-    return inputs, [w for w in words if OVERRIDE.match(w)]
+    """Inputs and `key=value` settings; what is there as a file or folder is an input, whatever its name."""
+    overrides = [w for w in words if OVERRIDE.match(w) and not os.path.exists(w)]
+    return [w for w in words if w not in overrides], overrides

@@ -64,7 +64,7 @@ def undoing(verb: str, told: dict[str, Any]) -> list[str]:
     """Overrides for the operator of a verb; `told`: kernel and boundary of a blur, factor and kernel of upscaling."""
     found = [f"operator={OPERATORS[verb]}"]
     if verb == "deblur":
-        found += [f"operator.kernel={quoted(_kernel(told['kernel']))}"]
+        found += [f"operator.kernel={quoted(_from_anywhere(told['kernel']))}"]
         found += [f"operator.boundary={told.get('boundary', 'valid')}"]
     if verb == "upscale":
         found += [f"operator.factor={told['factor']}", f"operator.kernel={told.get('kernel', 'bicubic')}"]
@@ -82,7 +82,7 @@ def drawing(options: argparse.Namespace) -> list[str]:
         found.append(f"samples={options.samples}")
     if options.prior:
         known = options.prior in names("prior")
-        found.append(f"prior={options.prior}" if known else f"prior.name={quoted(options.prior)}")
+        found.append(f"prior={options.prior}" if known else f"prior.name={quoted(_from_anywhere(options.prior))}")
     if options.seed is not None:
         found.append(f"seed={options.seed}")
     if options.device:
@@ -98,8 +98,9 @@ def draws(verb: str, samples: int | None, sampling: bool) -> int:
     return samples or (0 if verb == "denoise" and not sampling else DEFAULT_DRAWS)
 
 
-def _kernel(text: str) -> str:
-    return str(Path(text).absolute()) if Path(text).is_file() else text
+def _from_anywhere(text: str) -> str:
+    """A name as it is, a path so that a replay finds it from another folder."""
+    return str(Path(text).absolute()) if Path(text).exists() else text
 
 
 def _aids(mask: str | None, ref: str | None, composed: dict[str, Any]) -> list[Path]:

@@ -27,7 +27,7 @@ from .settings import Plain
 
 @dataclass(frozen=True)
 class Report:
-    """What became of one picture: a record, or why there is none."""
+    """What became of one picture: a record (of an earlier run if `skipped`), or why there is none."""
 
     lines: tuple[str, ...]
     record: dict[str, Any] | None = None
@@ -49,7 +49,7 @@ def do_all(jobs: Sequence[Any], request: Any, options: argparse.Namespace, argv:
         if report.error is not None:
             failed += 1
             print(f"restore: {report.error}", file=sys.stderr)
-        done, skipped = done + (report.record is not None), skipped + report.skipped
+        done, skipped = done + (report.record is not None and not report.skipped), skipped + report.skipped
         if options.json and report.record is not None:
             from .printing import as_json
 
@@ -105,14 +105,15 @@ def do(
     from restore.jobs import execute, own_request, prepare
     from restore.metrics import fitting
     from restore.modalities.image import read_picture
-    from restore.records import finished, write
+    from restore.records import RECORD, finished, read_record, write
 
     from .printing import Bar, ending, heading
 
     request = own_request(request, job)
     try:
         if not overwrite and finished(job, request):
-            return Report((f"{job.output}: skipped, already done",), skipped=True)
+            words = (f"{job.output}: skipped, already done",)
+            return Report(words, read_record(job.beside(RECORD)), skipped=True)
         kit = tools(json.dumps(request.settings))
         prepared = prepare(job, request, kit)
         truth = None

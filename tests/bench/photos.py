@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,10 @@ ONE = ("reddiff",)  # a point estimate: its draws differ by the noise of the opt
 Row = dict[str, Any]
 
 
-def samplers(operator: str) -> dict[str, Sampler]:
-    """Every sampler as the command line would set it for an operator."""
+def sampler_for(operator: str, name: str, settings: Sequence[str] = ()) -> Sampler:
+    """A sampler as the command line would set it for an operator, with further `settings`."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return {
-            path.stem: instantiate(compose("config", [f"operator={operator}", f"sampler={path.stem}"])["sampler"])
-            for path in sorted((CONFIGS / "sampler").glob("*.yaml"))
-        }
+        return instantiate(compose("config", [f"operator={operator}", f"sampler={name}", *settings])["sampler"])
 
 
 def scored(problem: Problem, truth: Tensor, estimates: Tensor, nfe: float, seconds: float) -> Row:
@@ -90,7 +87,8 @@ def plan(task: Task, prior: Denoiser, draws: int, digest: str) -> dict[str, tupl
             f"{name} {digest}",
             lambda p, t, f, run=run: timed(p, t, lambda: run(p, prior, f), prior),
         )
-    for name, sampler in samplers(task.operator_name).items():
+    for name in sorted(path.stem for path in (CONFIGS / "sampler").glob("*.yaml")):
+        sampler = sampler_for(task.operator_name, name)
         K = 1 if name in ONE else draws
         jobs[name] = (
             "ours",

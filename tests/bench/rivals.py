@@ -40,5 +40,5 @@ def methods(task: str) -> dict[str, Method]:
     return {
         "deepinv DPIR": dpir,
         "deepinv DiffPIR": diffpir,
-        "deepinv DiffPIR, published": lambda *a: diffpir(*a, lambda_=lambda_, zeta=zeta),
+        "deepinv DiffPIR published": lambda *a: diffpir(*a, lambda_=lambda_, zeta=zeta),
     }
