@@ -213,6 +213,20 @@ def check_weights(alpha: Any, beta: Any) -> None:
         raise ValueError(f"solve needs alpha >= 0 and beta > 0, got alpha={alpha}, beta={beta}; for beta = 0 use pinv")
 
 
+def pull(A: LinearOperator, r: Tensor, beta: float) -> Tensor:
+    """`(A'A + beta I)^-1 A' r`, `(B, *oshape) -> (B, *ishape)`: what a residual `r` moves a signal by.
+
+    Samplers write their data step as a current signal plus this. In single precision a tiny `beta` (high noise, precise
+    data) costs no digits where the SVD is known: `solve` would divide by it what rounding leaves outside the range.
+    """
+    if A.gram is not None:
+        return A.adjoint(r) / (A.gram + beta)
+    svd = A.svd()
+    if svd is not None:
+        return svd.V((svd.s / (svd.s.square() + beta)).to(r) * svd.Ut(r))
+    return A.solve(A.adjoint(r), 1.0, beta)
+
+
 def _check(operator: Operator, v: Tensor, space: str) -> None:
     shape = getattr(operator, space)
     if tuple(v.shape[1:]) != shape or v.ndim != len(shape) + 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from operators.random import Draws
 from restore.priors.base import Denoiser
+from restore.priors.covariance import Covariance
 from restore.problem import Problem
 from restore.samplers.base import Callback, Sampler
 
@@ -60,6 +61,10 @@ class _Counted(Denoiser):
         super().__init__()
         self.prior, self.forwards, self.backwards = prior, 0, 0
         self.shape, self.sigma_min, self.sigma_max = prior.shape, prior.sigma_min, prior.sigma_max
+        self.signal_std = prior.signal_std
+
+    def covariance(self, x: Tensor, sigma: float) -> Covariance:
+        return self.prior.covariance(x, sigma)
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         return self.prior.accepts(shape)

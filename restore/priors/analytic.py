@@ -14,6 +14,7 @@ from torch import Tensor
 from operators.linalg import dense
 from operators.random import Draws
 from restore.priors.base import Denoiser, per_row
+from restore.priors.covariance import Covariance, Mixture
 from restore.problem import Problem
 
 
@@ -55,6 +56,7 @@ class GaussianMixture(Denoiser):
             "eigenvectors": eigenvectors,  # (K, d, d), columns
         }.items():
             self.register_buffer(name, value)
+        self.signal_std = math.sqrt(float(self.covariance_matrix.diagonal().mean()))
         self.weights: Tensor
         self.means: Tensor
         self.eigenvalues: Tensor
@@ -79,6 +81,15 @@ class GaussianMixture(Denoiser):
         Q, lam, means = (t.to(x) for t in (self.eigenvectors, self.eigenvalues, self.means.flatten(1)))
         each = means[:, None] + (z * lam[:, None] / v) @ Q.mT  # (K, B, d): E[x0 | x_t, k]
         return (logit.softmax(0)[..., None] * each).sum(0).reshape(x.shape)
+
+    def covariance(self, x: Tensor, sigma: float) -> Covariance:
+        """`Cov[x0 | x_t]`, exact."""
+        z, v, logit = self._split(x, sigma)
+        Q, lam, means = (t.to(x) for t in (self.eigenvectors, self.eigenvalues, self.means.flatten(1)))
+        each = means[:, None] + (z * lam[:, None] / v) @ Q.mT  # (K, B, d): E[x0 | x_t, k]
+        weights = logit.softmax(0)
+        mean = (weights[..., None] * each).sum(0)
+        return Mixture(weights, each - mean, Q, lam[:, None] * sigma**2 / v)
 
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """`log p(x; sigma)`, the density of the signal with noise of std `sigma`: `(B, *shape) -> (B,)`."""

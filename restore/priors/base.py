@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from .covariance import Covariance, Scalar, Times
+
 
 class Denoiser(nn.Module, ABC):
     """`D(x, sigma)`: the posterior mean of a clean signal given a copy with white Gaussian noise of std `sigma`.
@@ -18,15 +20,24 @@ class Denoiser(nn.Module, ABC):
         shape: shape of one signal, `(C, *spatial)`; an entry is `None` where any size is accepted.
         sigma_min, sigma_max: the noise levels (signal units) between which the denoiser may be trusted;
             ladders are clipped to them.
+        signal_std: standard deviation of clean signals, for the default covariance.
     """
 
     shape: tuple[int | None, ...]
     sigma_min: float
     sigma_max: float
+    signal_std: float = 0.5
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """Denoise `x` of shape `(B, C, *spatial)`; `sigma` is a scalar or has one entry per row, shape `(B,)`."""
+
+    def covariance(self, x: Tensor, sigma: float) -> Covariance:
+        """A model of `Cov[x0 | x0 + sigma n = x]`: by default that of white signals with a variance of `signal_std^2`.
+
+        Source of the default: Song et al. 2023 (PiGDM), eq. 8.
+        """
+        return Scalar(sigma**2 * self.signal_std**2 / (sigma**2 + self.signal_std**2))
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether one signal of this shape (no batch axis) fits."""
@@ -48,9 +59,14 @@ class Rescaled(Denoiser):
         self.prior, self.scale, self.shift = prior, float(scale), float(shift)
         self.shape = prior.shape
         self.sigma_min, self.sigma_max = prior.sigma_min / scale, prior.sigma_max / scale
+        self.signal_std = prior.signal_std / scale
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return (self.prior(x * self.scale + self.shift, sigma * self.scale) - self.shift) / self.scale
+
+    def covariance(self, x: Tensor, sigma: float) -> Covariance:
+        own = self.prior.covariance(x * self.scale + self.shift, sigma * self.scale)
+        return Times(own, 1 / self.scale**2)
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         return self.prior.accepts(shape)

@@ -158,6 +158,7 @@ class EDMDenoiser(Denoiser):
     def __init__(self, network: UNet, *, sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 20.0):
         super().__init__()
         self.network, self.sigma_data, self.sigma_min, self.sigma_max = network, sigma_data, sigma_min, sigma_max
+        self.signal_std = sigma_data
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Any height and width; as many channels as one of the network's stems."""

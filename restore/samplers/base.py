@@ -59,10 +59,8 @@ class Sampler(ABC):
             wanted = f"{'above' if open else 'at least'} {low}" if high is None else f"from {low} to {high}"
             raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {value}")
 
-    def ladder(self, prior: Denoiser) -> Tensor:
-        """Decreasing noise levels that end in 0, `(steps + 1,)`, float64, within the range of the prior.
-
-        Source: Karras et al. 2022, eq. 5.
+    def ends(self, prior: Denoiser) -> tuple[float, float]:
+        """First and last level above 0 of the ladder, within the range of the prior.
 
         Raises:
             SamplerError: within that range the ladder would not go down.
@@ -74,9 +72,15 @@ class Sampler(ABC):
                 f"the ladder would go from sigma {top:g} up to {bottom:g}: choose sigma_max > sigma_min, both in "
                 f"the prior's range {prior.sigma_min:g} to {prior.sigma_max:g}"
             )
-        ramp = torch.linspace(0, 1, self.steps, dtype=torch.float64)
-        sigmas = (top ** (1 / self.rho) + ramp * (bottom ** (1 / self.rho) - top ** (1 / self.rho))) ** self.rho
-        return torch.cat([sigmas, sigmas.new_zeros(1)])
+        return top, bottom
+
+    def ladder(self, prior: Denoiser) -> Tensor:
+        """Decreasing noise levels that end in 0, `(steps + 1,)`, float64, within the range of the prior.
+
+        Raises:
+            SamplerError: within that range the ladder would not go down.
+        """
+        return descent(*self.ends(prior), self.steps, self.rho)
 
     def init(self, problem: Problem, prior: Denoiser, rng: Draws) -> Any:
         """The state at the top of the ladder: by default pure noise, `(B, *ishape)`."""
@@ -134,15 +138,21 @@ class Sampler(ABC):
         return self.signal(x)
 
 
-def pull(A: LinearOperator, r: Tensor, beta: float) -> Tensor:
-    """`(A'A + beta I)^-1 A' r`, `(B, *oshape) -> (B, *ishape)`: what a residual `r` moves a signal by.
+def descent(top: float, bottom: float, steps: int, rho: float) -> Tensor:
+    """`steps` levels from `top` to `bottom` and then 0, `(steps + 1,)`, float64 (Karras et al. 2022, eq. 5)."""
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    sigmas = (top ** (1 / rho) + ramp * (bottom ** (1 / rho) - top ** (1 / rho))) ** rho
+    return torch.cat([sigmas, sigmas.new_zeros(1)])
 
-    Samplers write their data step as a current signal plus this. In single precision a tiny `beta` (high noise, precise
-    data) costs no digits where the SVD is known: `solve` would divide by it what rounding leaves outside the range.
-    """
-    if A.gram is not None:
-        return A.adjoint(r) / (A.gram + beta)
-    svd = A.svd()
-    if svd is not None:
-        return svd.V((svd.s / (svd.s.square() + beta)).to(r) * svd.Ut(r))
-    return A.solve(A.adjoint(r), 1.0, beta)
+
+def differentiable(prior: Denoiser, x: Tensor, sigma: float, name: str) -> tuple[Tensor, Tensor]:
+    """`x` and `D(x, sigma)` with the graph between them. Raises SamplerError where the prior gives no gradient."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        D = prior(x, sigma)
+    if not D.requires_grad:
+        raise SamplerError(
+            f"{name} differentiates the denoiser, and this prior gives no gradient: choose a sampler that needs none, "
+            "such as DiffPIR or RED-diff"
+        )
+    return x, D

@@ -30,12 +30,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator
-from operators.linalg import SVD
+from operators.base import LinearOperator, pull
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
-from restore.samplers.base import Sampler, pull
+from restore.samplers.base import Sampler
+from restore.samplers.spectral import replace_measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class DDNM(Sampler):
             return D + noise + A.adjoint(lam * y + A.forward(fresh * n - noise - lam * D)) / A.gram
         svd = A.svd()
         if svd is not None:
-            return D + noise + self._measured(svd, y, D, n, noise, tau, sigma_y)
+            return replace_measured(svd, y, D, n, noise, *self._gains(svd.s, tau, sigma_y))
         beta = sigma_y**2 * max(1 / (2 * tau**2), 1 / self.scale**2)
         kappa = 1 - sigma_y**2 / (2 * tau**2 * beta)
         carried = min(carried, math.sqrt(1 - kappa**2))
@@ -99,14 +99,6 @@ class DDNM(Sampler):
         n3 = rng.normal(A.ishape, like=x)
         z = D + tau * (kappa * n3 + (carried / sigma) * (x - D) + fresh * n)
         return z + pull(A, y - A.forward(z - tau * n3), beta)
-
-    def _measured(self, svd: SVD, y: Tensor, D: Tensor, n: Tensor, noise: Tensor, tau: float, sigma_y: float) -> Tensor:
-        """What has to be added in the measured directions to the step of the null space."""
-        gain, fresh = (v.to(D) for v in self._gains(svd.s, tau, sigma_y))
-        s = svd.s.to(D)
-        Dbar, nbar, noisebar = svd.Vt(torch.cat([D, n, noise])).chunk(3)
-        change = gain * (svd.Ut(y) - s * Dbar) + fresh * nbar - noisebar
-        return svd.V(torch.where(s > 1e-6 * s.max(), change, 0.0))
 
     def _gains(self, s: Tensor, tau: float, sigma_y: float) -> tuple[Tensor, Tensor]:
         """Weight of `U'y - s V'D` and std of the fresh noise for each singular value (eqs. 18-19)."""

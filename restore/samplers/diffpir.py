@@ -31,11 +31,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from operators.base import LinearOperator
+from operators.base import LinearOperator, pull
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
-from restore.samplers.base import Sampler, pull
+from restore.samplers.base import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,71 @@
+"""PnP-DM: a Gibbs sampler between a signal that fits the data and one that the prior finds plausible.
+
+Wu, Sun, Chen, Zhang, Yue, Bouman, "Principled Probabilistic Imaging using Diffusion Models as Plug-and-Play Priors",
+NeurIPS 2024 (Alg. 1).
+
+With the coupling `exp(-|x - z|^2 / (2 rho^2))` between `x` and `z`, at each rung `rho = sigma`:
+
+- `z ~ N(x, rho^2 I)` given `y`: exact,
+- `x ~ p(x0 | x0 + rho n = z)`: the reverse diffusion of the prior from `(z, rho)`.
+
+Claim: not exact. At rest the law of `x` is the posterior with noise of covariance `sigma_y^2 I + rho^2 A A'`: wider
+than it should be, the less so the smaller the last `rho`, where the two signals move slowly.
+
+Departures: the reverse diffusion starts at `rho` itself, where the released code takes the nearest level of a fixed
+grid; it is integrated by a second-order rule; the operator has to be linear. One draw is the end of one chain. Default
+of `sigma_min`: for signals in [0, 1], chosen on the exactness problems.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from operators.base import LinearOperator
+from operators.random import Draws
+from restore.priors.base import Denoiser
+from restore.problem import Problem
+from restore.samplers.base import Sampler
+from restore.samplers.conditioning import draw_given_data
+from restore.samplers.integrators import run_down
+
+
+@dataclass(frozen=True, kw_only=True)
+class PnPDM(Sampler):
+    """PnP-DM for linear operators. `sigma_max`, `sigma_min`: first and last coupling; `rho` curves the inner ladder.
+
+    Args:
+        decay: factor from each coupling to the next, until `sigma_min` is reached and kept.
+        sde_steps: calls of the denoiser in each reverse diffusion.
+    """
+
+    exact: ClassVar[bool] = False
+    needs: ClassVar[type] = LinearOperator
+
+    sigma_min: float | None = 0.03
+    decay: float = 0.9
+    sde_steps: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._limit(0, 1, "decay", open=True)
+        self._limit(1, None, "sde_steps")
+
+    def ladder(self, prior: Denoiser) -> Tensor:
+        """Couplings: a geometric descent that stays at the last one, then 0, `(steps + 1,)`."""
+        top, bottom = self.ends(prior)
+        sigmas = (top * self.decay ** torch.arange(self.steps, dtype=torch.float64)).clamp(min=bottom)
+        return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+    def init(self, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
+        """The prior's mean."""
+        return prior(super().init(problem, prior, rng), float(self.ladder(prior)[0]))
+
+    def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
+        z = draw_given_data(problem, x, sigma**2, rng)
+        return run_down(
+            "sde", z, sigma, self.sde_steps, self.rho, prior, lambda: rng.normal(problem.operator.ishape, like=x)
+        )

@@ -1,0 +1,159 @@
+"""What guided samplers are made of: covariances, rules, draws given data; each against a dense formula."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from known_posteriors import OPERATORS, operator, prior, problem
+from torch import Tensor
+
+from operators.base import Identity
+from operators.image import Mask
+from operators.linalg import dense
+from operators.noise import Gaussian
+from operators.random import Draws
+from restore.core import restore
+from restore.priors.base import Denoiser, Rescaled
+from restore.priors.covariance import Covariance, Scalar, Times
+from restore.problem import Problem
+from restore.samplers.base import SamplerError, descent
+from restore.samplers.conditioning import draw_given_data
+from restore.samplers.ddnm import DDNM
+from restore.samplers.ddrm import DDRM
+from restore.samplers.integrators import RULES, State, advance
+from restore.samplers.moment_matching import MomentMatching
+from restore.samplers.pigdm import PiGDM
+
+SIZE = 6
+SHAPE = (1, SIZE, SIZE)
+
+
+def matrix(C: Covariance) -> Tensor:
+    """`(n, n)` of a covariance that is the same for every row."""
+    return dense(C, SHAPE)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.3])
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_the_covariance_of_an_analytic_prior_is_tweedies(name, sigma):
+    D = prior(name, SIZE)
+    x = D.sample(Draws(0)) + sigma * Draws(1).normal(SHAPE, like=D.mean)
+    J = torch.autograd.functional.jacobian(lambda v: D(v, sigma), x).reshape(SIZE**2, SIZE**2)
+    torch.testing.assert_close(matrix(D.covariance(x, sigma)), sigma**2 * J, rtol=1e-6, atol=1e-10)
+
+
+def test_the_covariance_follows_the_units():
+    D = prior("mixture", SIZE)
+    x, other = D.sample(Draws(0)), Rescaled(D, scale=2, shift=-1)
+    C = other.covariance((x + 1) / 2, 0.1)
+    torch.testing.assert_close(matrix(C), matrix(D.covariance(x, 0.2)) / 4)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("kind", ["scalar", "times", "mixture"])
+def test_the_gain_is_that_of_conditioning_a_gaussian(name, kind):
+    A, sigma_y = operator(name, SIZE), 0.1
+    D = prior("mixture", SIZE)
+    x = D.sample(Draws(3))
+    C = {"scalar": Scalar(0.3), "times": Times(Scalar(0.6), 0.5), "mixture": D.covariance(x, 0.2)}[kind]
+    M, S = dense(A, SHAPE), matrix(C)
+    r = Draws(4).normal(A.oshape, like=x)
+    wanted = S @ M.T @ torch.linalg.solve(M @ S @ M.T + sigma_y**2 * torch.eye(len(M)).double(), r.flatten())
+    torch.testing.assert_close(C.gain(A, r, sigma_y).flatten(), wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_the_default_covariance_is_white_and_bounded_by_the_signal():
+    class Plain(Denoiser):
+        shape, sigma_min, sigma_max, signal_std = SHAPE, 0.01, 10.0, 0.2
+
+        def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+            return x
+
+    x = torch.zeros(1, *SHAPE, dtype=torch.float64)
+    assert matrix(Plain().covariance(x, 1e-3)).diagonal().mean() == pytest.approx(1e-6, rel=1e-3)
+    assert matrix(Plain().covariance(x, 100.0)).diagonal().mean() == pytest.approx(0.04, rel=1e-3)
+
+
+@pytest.mark.parametrize("rule, order", [("euler", 1), ("heun", 2), ("multistep", 2)])
+def test_rules_of_the_flow_have_their_order(rule, order):
+    """The flow of N(0, s^2) from sigma to tau has the solution `x sqrt((s^2 + tau^2) / (s^2 + sigma^2))`."""
+    s2, errors = 0.04, []
+    for steps in (40, 80):
+        state, sigmas = State(torch.ones(1, 1, dtype=torch.float64)), descent(2.0, 0.02, steps, 7.0).tolist()[:-1]
+        for sigma, tau in pairwise(sigmas):
+            state = advance(rule, state, sigma, tau, lambda v, sd: v * s2 / (s2 + sd**2), lambda: torch.zeros(1, 1))
+        errors.append(abs(state.x.item() / math.sqrt((s2 + 0.02**2) / (s2 + 2.0**2)) - 1))
+    assert errors[0] / errors[1] > 0.85 * 2**order
+
+
+@pytest.mark.parametrize("rule, close", [("ancestral", 0.06), ("sde", 0.02)])
+def test_stochastic_rules_end_with_the_variance_of_the_prior(rule, close):
+    s2, n = 0.04, 40_000
+    g = torch.Generator().manual_seed(0)
+    state, sigmas = State(2.0 * torch.randn(n, 1, generator=g)), descent(2.0, 0.002, 200, 7.0).tolist()
+    for sigma, tau in pairwise(sigmas):
+        state = advance(
+            rule, state, sigma, tau, lambda v, sd: v * s2 / (s2 + sd**2), lambda: torch.randn(n, 1, generator=g)
+        )
+    assert float(state.x.var()) == pytest.approx(s2, rel=close)
+
+
+def test_an_unknown_rule_is_refused_in_words():
+    with pytest.raises(ValueError, match=f"one of {', '.join(RULES)}, got 'rk4'"):
+        MomentMatching(integrator="rk4")
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_draws_given_data_have_the_moments_of_the_conditioned_gaussian(name):
+    P, D = problem("gaussian", name, SIZE)
+    A, sigma_y = P.linear_gaussian
+    M, rows, variance = dense(A, SHAPE), 20_000, 0.01
+    guess = D.sample(Draws(5))
+    x = draw_given_data(P, guess.expand(rows, *SHAPE), variance, Draws(6, range(rows))).flatten(1)
+    C = torch.linalg.inv(M.T @ M / sigma_y**2 + torch.eye(SIZE**2).double() / variance)
+    mean = C @ (M.T @ P.y.flatten() / sigma_y**2 + guess.flatten() / variance)
+    torch.testing.assert_close(x.mean(0), mean, rtol=0, atol=5 * float(C.diagonal().max() / rows) ** 0.5)
+    torch.testing.assert_close(torch.cov(x.T), C, rtol=0, atol=6 * variance / rows**0.5)
+
+
+def test_ddrm_with_full_weight_of_the_data_takes_the_steps_of_ddnm():
+    P, D = problem("mixture", "blur", 8)
+    x = Draws(1, range(2)).normal((1, 8, 8), like=P.y)
+    for sigma, tau in ((1.0, 0.8), (0.1, 0.05)):
+        steps = [s.step(x, sigma, tau, P, D, Draws(2, range(2))) for s in (DDRM(), DDNM())]
+        torch.testing.assert_close(*steps)
+
+
+def test_ddrm_refuses_an_operator_without_svd_in_words():
+    class Bare(Mask):
+        gram = None
+
+    A = Bare(torch.ones(SHAPE, dtype=torch.bool))
+    with pytest.raises(SamplerError, match=r"SVD of the operator, and that of Bare is not known.*DDNM"):
+        restore(Problem(torch.ones(1, *A.oshape), A, Gaussian(0.1)), prior("gaussian", SIZE), DDRM())
+
+
+def test_pigdm_follows_the_gradient_of_its_gaussian_likelihood():
+    """With `eta = 0` a step is DDIM plus `r^2` times the gradient of `log N(y; A D(x), r^2 A A' + sigma_y^2 I)`, its
+    covariance held fixed."""
+    P, D = problem("mixture", "downsample", SIZE)
+    A, sigma_y = P.linear_gaussian
+    M, sampler, sigma, tau = dense(A, SHAPE), PiGDM(eta=0), 0.3, 0.2
+    x = D.sample(Draws(1)) + sigma * Draws(2).normal(SHAPE, like=P.y)
+    r2 = sigma**2 * sampler.scale**2 / (sigma**2 + sampler.scale**2)
+    S = r2 * M @ M.T + sigma_y**2 * torch.eye(len(M)).double()
+    v = x.clone().requires_grad_()
+    r = (P.y - A.forward(D(v, sigma))).flatten()
+    g = torch.autograd.grad(-0.5 * r @ torch.linalg.solve(S, r), v)[0]
+    wanted = D(x, sigma) + tau / sigma * (x - D(x, sigma)) + r2 * g
+    torch.testing.assert_close(sampler.step(x, sigma, tau, P, D, Draws(0)), wanted)
+
+
+def test_the_multistep_rule_costs_one_call_a_step_and_heun_two():
+    P = Problem(torch.full((1, *SHAPE), 0.5, dtype=torch.float64), Identity(SHAPE), Gaussian(0.1))
+    calls = {
+        rule: restore(P, prior("gaussian", SIZE), MomentMatching(steps=10, integrator=rule), num_samples=2).nfe
+        for rule in RULES
+    }
+    assert calls == {"euler": 11, "multistep": 11, "ancestral": 11, "sde": 11, "heun": 20}
