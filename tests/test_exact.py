@@ -16,6 +16,7 @@ from operators.noise import Gaussian as GaussianNoise
 from operators.random import Draws
 from restore.core import restore
 from restore.priors.analytic import Gaussian
+from restore.priors.base import Denoiser
 from restore.problem import Problem
 from restore.samplers.base import Sampler
 from restore.uncertainty.exact import exactness
@@ -164,6 +165,25 @@ def test_a_draw_is_the_same_alone_and_in_a_batch(name):
     torch.testing.assert_close(apart, together, rtol=0, atol=1e-9)
     torch.testing.assert_close(alone[0], together[4], rtol=0, atol=1e-9)
     assert not torch.equal(together[0], together[1])
+
+
+class Shrink(Denoiser):
+    """The denoiser of white signals: number by number, so that no sum depends on the batch."""
+
+    shape, sigma_min, sigma_max, signal_std = (1, SIZE, SIZE), 0.001, 10.0, 0.2
+
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        return 0.5 + (x - 0.5) * 0.04 / (0.04 + sigma**2)
+
+
+@pytest.mark.parametrize("operator_name", OPERATORS)
+@pytest.mark.parametrize("name", samplers())
+def test_a_draw_is_bitwise_the_same_alone_and_in_a_batch_of_eight(name, operator_name):
+    sampler = replace(samplers()[name], steps=10)
+    P = problem("gaussian", operator_name, SIZE)[0]
+    P = Problem(P.y.float(), P.operator, P.noise)
+    together = restore(P, Shrink(), sampler, num_samples=8, seed=3).samples
+    assert torch.equal(sampler(P, Shrink(), Draws(3, [5]))[0], together[5])
 
 
 def test_too_few_draws_are_refused():

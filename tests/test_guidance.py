@@ -11,9 +11,10 @@ from torch import Tensor
 from operators.base import Identity
 from operators.image import Mask
 from operators.linalg import dense
-from operators.noise import Gaussian
+from operators.noise import Gaussian as GaussianNoise
 from operators.random import Draws
 from restore.core import restore
+from restore.priors.analytic import Gaussian
 from restore.priors.base import Denoiser, Rescaled
 from restore.priors.covariance import Covariance, Scalar, Times
 from restore.problem import Problem
@@ -21,9 +22,10 @@ from restore.samplers.base import SamplerError, descent
 from restore.samplers.conditioning import draw_given_data
 from restore.samplers.ddnm import DDNM
 from restore.samplers.ddrm import DDRM
-from restore.samplers.integrators import RULES, State, advance
+from restore.samplers.integrators import RULES, State, advance, run_down
 from restore.samplers.moment_matching import MomentMatching
 from restore.samplers.pigdm import PiGDM
+from restore.samplers.pnpdm import PnPDM
 
 SIZE = 6
 SHAPE = (1, SIZE, SIZE)
@@ -46,6 +48,7 @@ def test_the_covariance_of_an_analytic_prior_is_tweedies(name, sigma):
 def test_the_covariance_follows_the_units():
     D = prior("mixture", SIZE)
     x, other = D.sample(Draws(0)), Rescaled(D, scale=2, shift=-1)
+    assert other.signal_std == pytest.approx(D.signal_std / 2)
     C = other.covariance((x + 1) / 2, 0.1)
     torch.testing.assert_close(matrix(C), matrix(D.covariance(x, 0.2)) / 4)
 
@@ -125,13 +128,34 @@ def test_ddrm_with_full_weight_of_the_data_takes_the_steps_of_ddnm():
         torch.testing.assert_close(*steps)
 
 
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("tau", [0.2, 0.02], ids=["above the noise", "below the noise"])
+def test_ddrm_takes_the_papers_step_in_each_direction(name, tau):
+    P, D = problem("mixture", name, 8)
+    A, sigma_y = P.linear_gaussian
+    eta, eta_b, sigma = 0.6, 0.4, 0.3
+    x = Draws(1).normal((1, 8, 8), like=P.y)
+    got = DDRM(eta=eta, eta_b=eta_b).step(x, sigma, tau, P, D, Draws(2)).flatten()
+    n, clean = Draws(2).normal((1, 8, 8), like=x).flatten(), D(x, sigma).flatten()
+    _, s, Vt = torch.linalg.svd(dense(A, A.ishape), full_matrices=True)
+    s = torch.cat([s, s.new_zeros(64 - len(s))])
+    data = Vt @ A.pinv(P.y).flatten()  # y/s
+    Dbar, nbar, eps = Vt @ clean, Vt @ n, Vt @ (x.flatten() - clean) / sigma
+    carried = (1 - eta**2) ** 0.5
+    unseen = Dbar + tau * (carried * eps + eta * nbar)
+    noisy = Dbar + carried * tau / sigma_y * s * (data - Dbar) + eta * tau * nbar
+    sure = (1 - eta_b) * Dbar + eta_b * data + (tau**2 - (eta_b * sigma_y / s) ** 2).clamp(min=0).sqrt() * nbar
+    wanted = torch.where(s < 1e-6 * s.max(), unseen, torch.where(s * tau < sigma_y, noisy, sure))
+    torch.testing.assert_close(got, Vt.T @ wanted)
+
+
 def test_ddrm_refuses_an_operator_without_svd_in_words():
     class Bare(Mask):
         gram = None
 
     A = Bare(torch.ones(SHAPE, dtype=torch.bool))
     with pytest.raises(SamplerError, match=r"SVD of the operator, and that of Bare is not known.*DDNM"):
-        restore(Problem(torch.ones(1, *A.oshape), A, Gaussian(0.1)), prior("gaussian", SIZE), DDRM())
+        restore(Problem(torch.ones(1, *A.oshape), A, GaussianNoise(0.1)), prior("gaussian", SIZE), DDRM())
 
 
 def test_pigdm_follows_the_gradient_of_its_gaussian_likelihood():
@@ -148,12 +172,62 @@ def test_pigdm_follows_the_gradient_of_its_gaussian_likelihood():
     g = torch.autograd.grad(-0.5 * r @ torch.linalg.solve(S, r), v)[0]
     wanted = D(x, sigma) + tau / sigma * (x - D(x, sigma)) + r2 * g
     torch.testing.assert_close(sampler.step(x, sigma, tau, P, D, Draws(0)), wanted)
+    torch.testing.assert_close(sampler.step(x, sigma, 0, P, D, Draws(0)), D(x, sigma) + r2 * g)
 
 
 def test_the_multistep_rule_costs_one_call_a_step_and_heun_two():
-    P = Problem(torch.full((1, *SHAPE), 0.5, dtype=torch.float64), Identity(SHAPE), Gaussian(0.1))
+    P = Problem(torch.full((1, *SHAPE), 0.5, dtype=torch.float64), Identity(SHAPE), GaussianNoise(0.1))
     calls = {
         rule: restore(P, prior("gaussian", SIZE), MomentMatching(steps=10, integrator=rule), num_samples=2).nfe
         for rule in RULES
     }
     assert calls == {"euler": 11, "multistep": 11, "ancestral": 11, "sde": 11, "heun": 20}
+
+
+def test_moment_matching_finds_the_mean_and_spread_of_what_the_data_do_not_see():
+    """A flat patch that is independent of all that was measured: its mean is the prior's, 0.5, whatever it was."""
+    n, half = 12, 72
+    C = 0.04 * torch.eye(n * n, dtype=torch.float64)
+    C[half:, half:] = 0.04 * (0.9 + 0.1 * torch.eye(half, dtype=torch.float64))
+    D = Gaussian(torch.full((1, n, n), 0.5, dtype=torch.float64), C)
+    D.sigma_min, D.sigma_max = 0.001, 10.0
+    A = Mask((torch.arange(n * n) < half).reshape(1, n, n))
+    noise = GaussianNoise(0.05)
+    P = Problem(noise.sample(A(D.sample(Draws(1))), Draws(2)), A, noise)
+    patch = restore(P, D, MomentMatching(), num_samples=400).samples.flatten(1)[:, half:].mean(1)
+    assert float(patch.mean()) == pytest.approx(0.5, abs=0.04)  # four standard errors
+    assert float(patch.std()) == pytest.approx(0.19, abs=0.03)
+
+
+def test_pnpdm_gets_down_in_few_steps_and_waits_in_many():
+    D = prior("gaussian", SIZE)
+    for steps in (1, 2, 20, 100):
+        ladder = PnPDM(steps=steps).ladder(D)
+        assert len(ladder) == steps + 1 and ladder[0] == 10
+        assert steps == 1 or float(ladder[-2]) == pytest.approx(0.03)
+    assert float(PnPDM(steps=100).ladder(D)[1]) == pytest.approx(9)
+
+
+@pytest.mark.parametrize("sigma_min", [0.03, 0.03 * (1 - 1e-15)])
+def test_an_inner_ladder_that_begins_at_the_bottom_is_one_step(sigma_min):
+    D = prior("gaussian", SIZE)
+    D.sigma_min = sigma_min
+    calls = []
+    D.register_forward_hook(lambda *_: calls.append(1))
+    run_down("sde", torch.zeros(1, *SHAPE, dtype=torch.float64), 0.03, 5, 7.0, D, lambda: torch.zeros(1, *SHAPE))
+    assert len(calls) == 1
+
+
+def test_draws_in_overlapping_tiles_agree_on_the_noise_of_the_data():
+    """The noise of masked data comes from that of the picture, which tiles share."""
+    P, D = problem("gaussian", "mask", 8)
+    A = P.operator
+    asked = []
+
+    class Rng(Draws):
+        def normal(self, shape, like):
+            asked.append(shape)
+            return super().normal(shape, like)
+
+    draw_given_data(P, D.mean[None], 0.01, Rng(0))
+    assert set(asked) == {A.ishape}

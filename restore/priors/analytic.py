@@ -76,20 +76,23 @@ class GaussianMixture(Denoiser):
         logit = self.weights.to(x).log()[:, None] - 0.5 * (z.square() / v + v.log()).sum(-1)  # (K, B)
         return z, v, logit
 
-    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+    def _components(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        """Of `p(x0 | x_t)`: weights `(K, B)`, means `(K, B, d)`, variances in the eigenbases `(K, 1|B, d)`."""
         z, v, logit = self._split(x, sigma)
         Q, lam, means = (t.to(x) for t in (self.eigenvectors, self.eigenvalues, self.means.flatten(1)))
-        each = means[:, None] + (z * lam[:, None] / v) @ Q.mT  # (K, B, d): E[x0 | x_t, k]
-        return (logit.softmax(0)[..., None] * each).sum(0).reshape(x.shape)
+        shrink = lam[:, None] / v
+        each = means[:, None] + (z * shrink) @ Q.mT
+        return logit.softmax(0), each, per_row(sigma, x).reshape(1, -1, 1).square() * shrink
+
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        weights, each, _ = self._components(x, sigma)
+        return (weights[..., None] * each).sum(0).reshape(x.shape)
 
     def covariance(self, x: Tensor, sigma: float) -> Covariance:
         """`Cov[x0 | x_t]`, exact."""
-        z, v, logit = self._split(x, sigma)
-        Q, lam, means = (t.to(x) for t in (self.eigenvectors, self.eigenvalues, self.means.flatten(1)))
-        each = means[:, None] + (z * lam[:, None] / v) @ Q.mT  # (K, B, d): E[x0 | x_t, k]
-        weights = logit.softmax(0)
+        weights, each, variances = self._components(x, sigma)
         mean = (weights[..., None] * each).sum(0)
-        return Mixture(weights, each - mean, Q, lam[:, None] * sigma**2 / v)
+        return Mixture(weights, each - mean, self.eigenvectors.to(x), variances)
 
     def log_prob(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """`log p(x; sigma)`, the density of the signal with noise of std `sigma`: `(B, *shape) -> (B,)`."""

@@ -26,7 +26,8 @@ class Covariance(ABC):
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
         """`C A' (A C A' + sigma_y^2 I)^-1 r`: what a residual `r` of the data says about the signal.
 
-        `(B, *oshape) -> (B, *ishape)`. Default: conjugate gradients in the space of the data.
+        `(B, *oshape) -> (B, *ishape)`, with the `B` that the covariance was asked for. Default: conjugate gradients in
+        the space of the data.
 
         Raises:
             ConvergenceError: conjugate gradients did not converge.

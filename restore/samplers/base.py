@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
+from operators.linalg import ConvergenceError
 from operators.noise import Gaussian
 from operators.random import Draws
 from restore.priors.base import Denoiser
@@ -124,9 +125,9 @@ class Sampler(ABC):
             raise ValueError(f"y has {len(problem.y)} rows, but there are random numbers for {len(rng)} draws")
         ladder = self.ladder(prior).tolist()
         with torch.no_grad():
-            x = self.init(problem, prior, rng)
+            x = self._heeded(0, ladder, self.init, problem, prior, rng)
             for i, (sigma, sigma_next) in enumerate(pairwise(ladder)):
-                x = self.step(x, sigma, sigma_next, problem, prior, rng)
+                x = self._heeded(i + 1, ladder, self.step, x, sigma, sigma_next, problem, prior, rng)
                 signal = self.signal(x)
                 if not bool(torch.isfinite(signal.sum())):
                     raise SamplerError(
@@ -136,6 +137,14 @@ class Sampler(ABC):
                 if callback is not None:
                     callback(i + 1, len(ladder) - 1, sigma_next, signal)
         return self.signal(x)
+
+    def _heeded(self, step: int, ladder: list[float], work: Callable[..., Any], *arguments: Any) -> Any:
+        """What `work` gives; where a linear system in it cannot be solved, the step that asked is named."""
+        try:
+            return work(*arguments)
+        except ConvergenceError as error:
+            where = f"at step {step} of {len(ladder) - 1} (sigma {ladder[max(step - 1, 0)]:.4g})"
+            raise SamplerError(f"{type(self).__name__} {where}: {error}") from error
 
 
 def descent(top: float, bottom: float, steps: int, rho: float) -> Tensor:

@@ -18,5 +18,8 @@ def draw_given_data(problem: Problem, guess: Tensor, variance: float, rng: Draws
     """
     A, sigma_y = problem.linear_gaussian
     z = guess + math.sqrt(variance) * rng.normal(A.ishape, like=guess)
-    y = problem.y + sigma_y * rng.normal(A.oshape, like=guess)
-    return z + pull(A, y - A.forward(z), sigma_y**2 / variance)
+    if A.gram is not None:  # white data noise as the image of white noise on the signal: tiles then agree on it
+        noise = A.forward(rng.normal(A.ishape, like=guess)) / math.sqrt(A.gram)
+    else:
+        noise = rng.normal(A.oshape, like=guess)
+    return z + pull(A, problem.y + sigma_y * noise - A.forward(z), sigma_y**2 / variance)

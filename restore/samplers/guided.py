@@ -5,7 +5,7 @@ becomes that of `p(x0 | y)`. How it is integrated is independent of where the me
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -18,8 +18,7 @@ from restore.samplers.integrators import RULES, State, advance
 
 @dataclass(frozen=True, kw_only=True)
 class Guided(Sampler):
-    """A subclass says what `E[x0 | x_t, y]` is. Without `sigma_max` the ladder begins at ten times the prior's
-    `signal_std`: above, only the mean of the signal is decided, and `init` knows that.
+    """A subclass says what `E[x0 | x_t, y]` is.
 
     Args:
         integrator: a rule of `restore.samplers.integrators`: `heun`, `euler`, `multistep`, `ancestral` or `sde`.
@@ -37,13 +36,12 @@ class Guided(Sampler):
     def posterior_mean(self, x: Tensor, sigma: float, problem: Problem, prior: Denoiser) -> Tensor:
         """`E[x0 | x_t, y]`, `(B, *ishape)`."""
 
-    def ends(self, prior: Denoiser) -> tuple[float, float]:
-        if self.sigma_max is None:
-            return replace(self, sigma_max=10 * prior.signal_std).ends(prior)
-        return super().ends(prior)
-
     def init(self, problem: Problem, prior: Denoiser, rng: Draws) -> State:
-        """Noise around what the data say at the top of the ladder: around zero, signals far from zero are missed."""
+        """Noise around what the data say at the top of the ladder.
+
+        Where the data say nothing, that is the prior's mean only if the top is far above the spread of whole regions,
+        which is many times that of a pixel: hence no lower `sigma_max` than the prior's own by default.
+        """
         sigma = float(self.ladder(prior)[0])
         noise = sigma * rng.normal(problem.operator.ishape, like=problem.y)
         return State(self.posterior_mean(noise, sigma, problem, prior) + noise)

@@ -6,6 +6,8 @@ From `sigma` down to `tau`, with `h = ln(sigma / tau)`:
 - `multistep`: the same flow by DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, Alg. 2), second order, one call;
 - `ancestral`: `x' = m + e^-2h (x - m) + tau sqrt(1 - e^-2h) n` (Ho et al. 2020, arXiv:2006.11239, eq. 7);
 - `sde`: the same with `m` extrapolated as in `multistep`: SDE-DPM-Solver++(2M) (Lu et al. 2022, App. B).
+
+The extrapolation wants steps in `ln sigma` that grow slowly, as on ladders with `rho` of 5 and more.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ def run_down(
     """From `x` at `sigma` to a clean signal in `steps` steps of the prior alone: `(B, *shape) -> (B, *shape)`."""
     bottom = min(prior.sigma_min, sigma)
     state = State(x)
-    for a, b in pairwise(descent(sigma, bottom, steps if bottom < sigma else 1, rho).tolist()):
+    at_bottom = bottom > (1 - 1e-6) * sigma  # the last rung of a ladder may miss it by rounding
+    for a, b in pairwise(descent(sigma, bottom, 1 if at_bottom else steps, rho).tolist()):
         state = advance(rule, state, a, b, prior, noise)
     return state.x

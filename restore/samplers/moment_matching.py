@@ -34,7 +34,7 @@ class MomentMatching(Guided):
     exact: ClassVar[bool] = False
     needs: ClassVar[type] = LinearOperator
 
-    steps: int = 39
+    steps: int = 49
 
     def posterior_mean(self, x: Tensor, sigma: float, problem: Problem, prior: Denoiser) -> Tensor:
         A, sigma_y = problem.linear_gaussian

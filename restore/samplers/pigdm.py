@@ -9,7 +9,8 @@ With `p(x0 | x_t) = N(D, r^2 I)`, `r^2 = sigma^2 scale^2 / (sigma^2 + scale^2)` 
 - `x' = D + sqrt(tau^2 - c^2) eps + c n + r^2 g`, with `eps = (x - D) / sigma`, `c = eta tau sqrt(1 - tau^2/sigma^2)`.
 
 Claim: not exact. The covariance is one number; and each step adds `r^2 g` in full, however short it is, where the score
-of that likelihood would add `(1 - tau/sigma) sigma^2 g`: draws fit the data too well, the more so the more steps.
+of that likelihood would add `(1 - (tau/sigma)^p) sigma^2 g`, `p` from 1 (`eta = 0`) to 2 (`eta = 1`): draws fit the
+data too well, the more so the more steps.
 
 Departures: EDM coordinates and ladder, hence `scale` where the paper, in its units, has 1. No clipping.
 """

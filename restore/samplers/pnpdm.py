@@ -38,7 +38,8 @@ class PnPDM(Sampler):
     """PnP-DM for linear operators. `sigma_max`, `sigma_min`: first and last coupling; `rho` curves the inner ladder.
 
     Args:
-        decay: factor from each coupling to the next, until `sigma_min` is reached and kept.
+        decay: factor from each coupling to the next, until `sigma_min` is reached and kept; less where the steps would
+            not get there.
         sde_steps: calls of the denoiser in each reverse diffusion.
     """
 
@@ -57,11 +58,12 @@ class PnPDM(Sampler):
     def ladder(self, prior: Denoiser) -> Tensor:
         """Couplings: a geometric descent that stays at the last one, then 0, `(steps + 1,)`."""
         top, bottom = self.ends(prior)
-        sigmas = (top * self.decay ** torch.arange(self.steps, dtype=torch.float64)).clamp(min=bottom)
+        decay = min(self.decay, (bottom / top) ** (1 / max(self.steps - 1, 1)))  # few steps get down all the same
+        sigmas = (top * decay ** torch.arange(self.steps, dtype=torch.float64)).clamp(min=bottom)
         return torch.cat([sigmas, sigmas.new_zeros(1)])
 
     def init(self, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
-        """The prior's mean."""
+        """What the prior makes of noise at the first coupling."""
         return prior(super().init(problem, prior, rng), float(self.ladder(prior)[0]))
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
