@@ -16,7 +16,8 @@ from operators.random import Draws
 from restore.core import restore
 from restore.priors.analytic import Gaussian
 from restore.priors.base import Denoiser, Rescaled
-from restore.priors.covariance import Covariance, Scalar, Times
+from restore.priors.covariance import Covariance, Scalar, Stationary, Times
+from restore.priors.spectra import SpectralTable, residual_spectra
 from restore.problem import Problem
 from restore.samplers.base import SamplerError, descent
 from restore.samplers.conditioning import draw_given_data
@@ -64,6 +65,59 @@ def test_the_gain_is_that_of_conditioning_a_gaussian(name, kind):
     r = Draws(4).normal(A.oshape, like=x)
     wanted = S @ M.T @ torch.linalg.solve(M @ S @ M.T + sigma_y**2 * torch.eye(len(M)).double(), r.flatten())
     torch.testing.assert_close(C.gain(A, r, sigma_y).flatten(), wanted, rtol=1e-6, atol=1e-9)
+
+
+def smooth_spectrum(channels: int, height: int, width: int) -> Tensor:
+    f = torch.fft.fftfreq(height).square()[:, None] + torch.fft.rfftfreq(width).square()
+    return 0.05 * torch.arange(1, channels + 1)[:, None, None] / (1 + 100 * f.double())
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 6), (3, 5, 8)])
+def test_a_stationary_covariance_is_symmetric_has_its_spectrum_and_knows_colours(shape):
+    spectrum = smooth_spectrum(*shape)
+    C = Stationary(spectrum)
+    M = dense(C, shape)
+    torch.testing.assert_close(M, M.T)
+    light = torch.full((1, *shape), 1.0, dtype=torch.float64)
+    torch.testing.assert_close(C(light), spectrum[0, 0, 0] * light)  # the constant picture is the first mode
+    if shape[0] == 3:
+        tint = light * torch.tensor([1.0, -1.0, 0.0]).double()[:, None, None]
+        torch.testing.assert_close(C(tint), spectrum[1, 0, 0] * tint)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_gain_of_a_stationary_covariance_is_right_to_a_few_percent_of_the_spread(name):
+    size = 16
+    A, sigma_y = operator(name, size), 0.05
+    C = Stationary(smooth_spectrum(1, size, size))
+    M, S = dense(A, A.ishape), dense(C, A.ishape)
+    G = S @ M.T @ torch.linalg.inv(M @ S @ M.T + sigma_y**2 * torch.eye(len(M)).double())
+    left = S - G @ M @ S
+    r = 0.2 * A.forward(Draws(3).normal(A.ishape, like=S)) + sigma_y * Draws(4).normal(A.oshape, like=S)
+    wrong = C.gain(A, r, sigma_y).flatten() - G @ r.flatten()
+    assert wrong.square().mean().sqrt() < 0.1 * left.diagonal().mean().sqrt()
+
+
+def test_spectra_of_the_errors_of_a_wiener_filter_are_known():
+    """White Gaussian signals of variance v: the error is white with `v sigma^2 / (v + sigma^2)`."""
+
+    class Wiener(Denoiser):
+        shape, sigma_min, sigma_max = (None, None, None), 0.01, 10.0
+
+        def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+            return x * 0.04 / (0.04 + sigma**2)
+
+    sigmas = torch.tensor([0.1, 0.4])
+    x = 0.2 * torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    found = residual_spectra(Wiener(), x.split(32), sigmas.tolist())
+    wanted = 0.04 * sigmas**2 / (0.04 + sigmas**2)
+    torch.testing.assert_close(found.mean((1, 2, 3)), wanted, rtol=0.04, atol=0)
+    assert (found / wanted[:, None, None, None] - 1).abs().max() < 0.8  # the corners average few modes
+    table, like = SpectralTable(sigmas, {3: found}), torch.zeros(1, 3, 20, 25)
+    between = table.covariance(like, 0.2).spectrum
+    assert between.shape == (3, 20, 13)
+    assert float(between.mean()) == pytest.approx(float(wanted.prod().sqrt()), rel=0.04)
+    assert float(table.covariance(like, 5.0).spectrum.mean()) == pytest.approx(float(wanted[1]), rel=0.04)
 
 
 def test_the_default_covariance_is_white_and_bounded_by_the_signal():

@@ -28,7 +28,8 @@ from restore.errors import InputError
 from restore.files import atomic_write
 from restore.priors.base import Denoiser
 from restore.priors.network import EDMDenoiser, UNet
-from restore.priors.store import save_prior
+from restore.priors.spectra import SpectralTable, residual_spectra
+from restore.priors.store import save_prior, save_table
 
 from .base import Objective
 from .card import write_card
@@ -37,6 +38,7 @@ from .data import Patches, find_pictures, load_pictures
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "state.pt"
+CROPS, LEVELS = 48, 18  # behind the table of spectra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +192,24 @@ def learn(
         # Last: a run whose checkpoint says it is done has a prior that is.
         with atomic_write(out / CHECKPOINT) as temporary:
             torch.save({"trainer": trainer.state_dict(), "history": history, "run": run}, temporary)
+    average.load_state_dict(trainer.average)
+    save_table(measure_spectra(average, patches.all, where, seed), out)
     return out
+
+
+def measure_spectra(
+    denoiser: EDMDenoiser, pictures: Sequence[Tensor], device: torch.device, seed: int
+) -> SpectralTable:
+    """How sure a denoiser is on patches of what it was trained on: `CROPS` of them, at `LEVELS` noise levels."""
+    size = min(128, *(n for p in pictures for n in p.shape[1:]))
+    sigmas = torch.logspace(math.log10(max(denoiser.sigma_min, 0.005)), math.log10(min(denoiser.sigma_max, 10)), LEVELS)
+    spectra = {}
+    for channels in denoiser.network.channels:
+        patches = Patches(pictures, size, grey=float(channels == 1))
+        rng = torch.Generator().manual_seed(seed)
+        batches = [patches.batch(8, rng).to(device) for _ in range(CROPS // 8)]
+        spectra[channels] = residual_spectra(denoiser, batches, sigmas.tolist(), seed=seed)
+    return SpectralTable(sigmas, spectra)
 
 
 def named_objective(name: str) -> Objective:

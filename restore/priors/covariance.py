@@ -62,6 +62,75 @@ class Times(Covariance):
         return self.C.gain(A, r, sigma_y / math.sqrt(self.factor))
 
 
+class Stationary(Covariance):
+    """`C = O' F' diag(spectrum) F O`: independent Fourier modes of opponent colours, the same everywhere.
+
+    Args:
+        spectrum: variance of each mode, positive, `(C, H, W // 2 + 1)` in the layout of `torch.fft.rfft2`.
+    """
+
+    def __init__(self, spectrum: Tensor):
+        self.spectrum = spectrum
+
+    def __call__(self, v: Tensor) -> Tensor:
+        return filtered(v, self.spectrum)
+
+    def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
+        """Solves `(C^-1 + A'A / sigma_y^2) x = A' r / sigma_y^2`, preconditioned by what `A'A` is on average over the
+        modes of each frequency; to one percent, which is more than the model of the covariance knows."""
+        told = mean_response(A, r, self.spectrum.shape) / sigma_y**2
+
+        def precision(v: Tensor) -> Tensor:
+            return filtered(v, 1 / self.spectrum) + A.adjoint(A.forward(v)) / sigma_y**2
+
+        b = A.adjoint(r) / sigma_y**2
+        return cg(precision, b, precondition=lambda v: filtered(v, 1 / (1 / self.spectrum + told)), tol=1e-2)
+
+
+def filtered(v: Tensor, spectrum: Tensor) -> Tensor:
+    """`O' F' diag(spectrum) F O v`, `(B, C, H, W) -> (B, C, H, W)`."""
+    O = opponent(v)
+    turned = torch.fft.rfft2(torch.einsum("ij,bj...->bi...", O, v), norm="ortho")
+    back = torch.fft.irfft2(spectrum * turned, s=v.shape[-2:], norm="ortho")
+    return torch.einsum("ji,bj...->bi...", O, back)
+
+
+def mean_response(A: LinearOperator, like: Tensor, shape: torch.Size) -> Tensor:
+    """The part of `A'A` that is diagonal in the modes of `Stationary`, averaged over near frequencies: `shape`."""
+    probe = torch.randn(1, *A.ishape, generator=torch.Generator().manual_seed(0)).to(like)
+    O = opponent(probe)
+    into, out = (
+        torch.fft.rfft2(torch.einsum("ij,bj...->bi...", O, v))[0] for v in (probe, A.adjoint(A.forward(probe)))
+    )
+    cells = frequency_cells(*A.ishape[-2:])
+    power = averaged(into.abs().square(), cells)
+    return (averaged((into.conj() * out).real, cells) / power).clamp(min=0)[:, cells].reshape(shape)
+
+
+def frequency_cells(height: int, width: int, count: int = 16) -> Tensor:
+    """The cell, of `(count + 1)^2`, of each mode of `rfft2`, quadrants taken as one: `(H (W // 2 + 1),)`."""
+    rows, columns = (
+        (f.abs() * 2 * count).round().long() for f in (torch.fft.fftfreq(height), torch.fft.rfftfreq(width))
+    )
+    return (rows[:, None] * (count + 1) + columns).flatten()
+
+
+def averaged(values: Tensor, cells: Tensor) -> Tensor:
+    """Mean of `(C, H, W / 2 + 1)` over the modes of each cell, `(C, cells)`; 0 where a cell has none."""
+    cells = cells.to(values.device)
+    size = int(cells.max()) + 1
+    total = values.new_zeros(values.shape[0], size).index_add(1, cells, values.flatten(1))
+    return total / torch.bincount(cells, minlength=size).clamp(min=1).to(values)
+
+
+def opponent(v: Tensor) -> Tensor:
+    """Orthonormal axes of the channels of `v`: light, and for three channels red-green and yellow-blue, `(C, C)`."""
+    if v.shape[1] != 3:
+        return torch.eye(v.shape[1], dtype=v.dtype, device=v.device)
+    axes = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]], dtype=v.dtype, device=v.device)
+    return axes / axes.norm(dim=1, keepdim=True)
+
+
 class Mixture(Covariance):
     """Covariance of a Gaussian mixture, `sum_k w_k (C_k + d_k d_k')`, for each row.
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import Denoiser, per_row
+from .covariance import Covariance
+from .spectra import SpectralTable
 
 
 class Embedding(nn.Module):
@@ -159,10 +161,15 @@ class EDMDenoiser(Denoiser):
         super().__init__()
         self.network, self.sigma_data, self.sigma_min, self.sigma_max = network, sigma_data, sigma_min, sigma_max
         self.signal_std = sigma_data
+        self.table: SpectralTable | None = None
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Any height and width; as many channels as one of the network's stems."""
         return len(shape) == 3 and shape[0] in self.network.channels
+
+    def covariance(self, x: Tensor, sigma: float) -> Covariance:
+        """Stationary, from the table of what this denoiser gets wrong, if there is one; else the default."""
+        return super().covariance(x, sigma) if self.table is None else self.table.covariance(x, sigma)
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """`(B, C, H, W)`, `sigma` one number or `(B,)`. Raises ValueError where the shape does not fit."""

@@ -19,9 +19,10 @@ from restore.files import atomic_write
 
 from .base import Denoiser, Rescaled
 from .network import EDMDenoiser, UNet
+from .spectra import SpectralTable
 
 SHIPPED = Path(__file__).parent / "weights"
-WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+WEIGHTS, CONFIG, SPECTRA = "weights.safetensors", "config.json", "spectra.safetensors"
 WANTED = f"a folder with {CONFIG} and {WEIGHTS}"
 PICKLED = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 
@@ -49,6 +50,8 @@ def load_prior(name: str | Path) -> Denoiser:
     weights = read_weights(folder / WEIGHTS)
     check_fit(weights, denoiser.state_dict(), folder)
     denoiser.load_state_dict(weights)
+    if (folder / SPECTRA).exists():
+        denoiser.table = read_table(folder / SPECTRA, denoiser)
     return prior.to(memory_format=channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
@@ -74,6 +77,24 @@ def save_prior(denoiser: EDMDenoiser, folder: Path) -> None:
         temporary.write_bytes(save(weights))
     with atomic_write(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def save_table(table: SpectralTable, folder: Path) -> None:
+    """Write how sure a denoiser is, in its own units, beside its weights. Raises OutputError."""
+    spectra = {f"channels_{c}": s.cpu().contiguous() for c, s in table.spectra.items()}
+    with atomic_write(folder / SPECTRA) as temporary:
+        temporary.write_bytes(save({"sigmas": table.sigmas.float().contiguous(), **spectra}))
+
+
+def read_table(path: Path, denoiser: EDMDenoiser) -> SpectralTable:
+    """What `save_table` wrote. Raises InputError where it is damaged or does not serve the denoiser."""
+    tensors = read_weights(path)
+    wanted = {"sigmas"} | {f"channels_{c}" for c in denoiser.network.channels}
+    if tensors.keys() != wanted:
+        seen, cure = ", ".join(sorted(tensors)) or "nothing", "copy it together with the weights, or delete it"
+        raise InputError(path, seen, ", ".join(sorted(wanted)), cure)
+    sigmas = tensors.pop("sigmas")
+    return SpectralTable(sigmas, {int(name.removeprefix("channels_")): t for name, t in tensors.items()})
 
 
 def find_prior(name: str | Path) -> Path:
