@@ -155,6 +155,13 @@ def test_what_training_leaves_is_a_prior(folder, tmp_path):
     card = (tmp_path / "mine" / "README.md").read_text()
     assert "| steps | 2 |" in card and "licence" in card
     assert not list((tmp_path / "mine").glob("*part*"))
+    for channels in (1, 3):  # and it knows how sure it is, mode by mode
+        C = prior.covariance(torch.rand(1, channels, 20, 21), 0.1)
+        v = torch.randn(2, channels, 20, 21)
+        assert bool(((C(v) * v).flatten(1).sum(1) > 0).all())
+    save_file({"sigmas": torch.ones(1)}, tmp_path / "mine" / "spectra.safetensors")
+    with pytest.raises(InputError, match=r"spectra\.safetensors: sigmas; wanted channels_1, channels_3, sigmas"):
+        load_prior(tmp_path / "mine")
 
 
 def test_a_prior_learnt_from_grey_pictures_refuses_colour(folder, tmp_path):

@@ -26,7 +26,7 @@ from restore.samplers.guided import Guided
 
 @dataclass(frozen=True, kw_only=True)
 class MomentMatching(Guided):
-    """Moment matching with the covariance that the prior offers: exact for analytic priors, scalar by default.
+    """Moment matching with the covariance that the prior offers: exact for analytic priors, stationary for learnt ones.
 
     Steps and rule were chosen on the exactness problems.
     """
