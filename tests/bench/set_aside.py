@@ -14,11 +14,12 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from photos import sampled, sampler_for
-from tasks import TASKS, load
+from photos import sampler_for
+from tasks import TASKS, load, psnr
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from restore.core import Restoration, restore
 from restore.priors.store import load_prior
 
 CARD = Path(__file__).resolve().parents[2] / "restore/priors/weights/photos/README.md"
@@ -33,6 +34,20 @@ def pictures(data: Path, crop: int) -> list[Tensor]:
     return colour + [rgb_to_grayscale(x) for x in colour]
 
 
+def judged(R: Restoration, truth: Tensor) -> tuple[float, ...]:
+    """PSNR of a draw and of the mean, data fit, share of the pixels within 1.645 standard deviations of the mean, rms
+    spread and rms error."""
+    wrong, spread = R.mean - truth[0], R.std
+    return (
+        fmean(psnr(x[None], truth) for x in R.samples),
+        psnr(R.mean[None], truth),
+        float(R.residual().mean()),
+        float((wrong.abs() <= 1.645 * spread).float().mean()),
+        float(spread.square().mean().sqrt()),
+        float(wrong.square().mean().sqrt()),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("settings", nargs="*", help="NAME=VALUE,VALUE... of the sampler")
@@ -40,7 +55,7 @@ def main() -> None:
     parser.add_argument("--prior", default="photos")
     parser.add_argument("--sampler", default="diffpir")
     parser.add_argument("--tasks", default=",".join(TASKS))
-    parser.add_argument("--draws", type=int, default=8, help="draws in a posterior mean")
+    parser.add_argument("--draws", type=int, default=8, help="draws in a posterior mean, two at least")
     parser.add_argument("--crop", type=int, default=128)
     args = parser.parse_args()
 
@@ -53,11 +68,15 @@ def main() -> None:
     for task in (TASKS[name] for name in args.tasks.split(",")):
         for settings in product(*choices):
             sampler = sampler_for(task.operator_name, args.sampler, settings)
-            runs = [list(sampled(task.problem(x, i), x, prior, sampler, args.draws, i)) for i, x in enumerate(truths)]
-            one, mean = ([run[k] for run in runs] for k in (0, -1))
+            rows = [
+                judged(restore(task.problem(x, i), prior, sampler, num_samples=args.draws, file=i), x)
+                for i, x in enumerate(truths)
+            ]
+            one, mean, fit, covered, spread, error = map(fmean, zip(*rows, strict=True))
             print(
-                f"{task.name} {args.sampler} {' '.join(settings)}: one draw {fmean(r['psnr'] for r in one):.2f} dB, "
-                f"mean of {args.draws} {fmean(r['psnr'] for r in mean):.2f} dB, fit {fmean(r['fit'] for r in one):.2f}",
+                f"{task.name} {args.sampler} {' '.join(settings)}: one draw {one:.2f} dB, mean of {args.draws} "
+                f"{mean:.2f} dB, fit {fit:.2f}; 90 % interval covers {covered:.2f}, spread {spread:.3f}, "
+                f"error {error:.3f}",
                 flush=True,
             )
 
