@@ -14,7 +14,7 @@ from torch import nn
 from restore.errors import FolderEmpty, InputError
 from restore.learn.data import Patches, find_pictures, load_pictures
 from restore.learn.dsm import DSM
-from restore.learn.train import Recipe, Trainer, learn
+from restore.learn.train import Recipe, Trainer, learn, measure_spectra
 from restore.priors.analytic import GaussianMixture
 from restore.priors.base import Denoiser
 from restore.priors.network import EDMDenoiser, UNet
@@ -162,6 +162,14 @@ def test_what_training_leaves_is_a_prior(folder, tmp_path):
     save_file({"sigmas": torch.ones(1)}, tmp_path / "mine" / "spectra.safetensors")
     with pytest.raises(InputError, match=r"spectra\.safetensors: sigmas; wanted channels_1, channels_3, sigmas"):
         load_prior(tmp_path / "mine")
+
+
+def test_spectra_need_pictures_that_have_all_their_frequencies():
+    denoiser = random_denoiser()
+    pictures = [torch.randint(256, (3, n, 40), dtype=torch.uint8) for n in (33, 32)]
+    table = measure_spectra(denoiser, pictures, torch.device("cpu"), 0)
+    assert table is not None and all(float(s.min()) > 0 for s in table.spectra.values())
+    assert measure_spectra(denoiser, [pictures[0][:, :21]], torch.device("cpu"), 0) is None
 
 
 def test_a_prior_learnt_from_grey_pictures_refuses_colour(folder, tmp_path):

@@ -28,7 +28,7 @@ from restore.errors import InputError
 from restore.files import atomic_write
 from restore.priors.base import Denoiser
 from restore.priors.network import EDMDenoiser, UNet
-from restore.priors.spectra import SpectralTable, residual_spectra
+from restore.priors.spectra import CELLS, SpectralTable, residual_spectra
 from restore.priors.store import save_prior, save_table
 
 from .base import Objective
@@ -193,15 +193,22 @@ def learn(
         with atomic_write(out / CHECKPOINT) as temporary:
             torch.save({"trainer": trainer.state_dict(), "history": history, "run": run}, temporary)
     average.load_state_dict(trainer.average)
-    save_table(measure_spectra(average, patches.all, where, seed), out)
+    table = measure_spectra(average, patches.all, where, seed)
+    if table is not None:
+        save_table(table, out)
     return out
 
 
 def measure_spectra(
     denoiser: EDMDenoiser, pictures: Sequence[Tensor], device: torch.device, seed: int
-) -> SpectralTable:
-    """How sure a denoiser is on patches of what it was trained on: `CROPS` of them, at `LEVELS` noise levels."""
+) -> SpectralTable | None:
+    """How sure a denoiser is on patches of what it was trained on: `CROPS` of them, at `LEVELS` noise levels.
+
+    `None` where a picture is too small to have every frequency of the table: the default covariance has to do.
+    """
     size = min(128, *(n for p in pictures for n in p.shape[1:]))
+    if size < 2 * CELLS:
+        return None
     sigmas = torch.logspace(math.log10(max(denoiser.sigma_min, 0.005)), math.log10(min(denoiser.sigma_max, 10)), LEVELS)
     spectra = {}
     for channels in denoiser.network.channels:

@@ -1,6 +1,6 @@
 """How sure a denoiser is: models of `Cov[x0 | x_t]`, the spread of the clean signal around `D(x_t, sigma)`.
 
-By Tweedie's second-order formula the exact one is `sigma^2 dD/dx` (Efron 2011; Peng et al. 2024, eq. 6). A model is
+By Tweedie's second-order formula the exact one is `sigma^2 dD/dx` (Efron 2011; Peng et al. 2024). A model is
 symmetric and positive semi-definite, row by row.
 """
 
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from operators.base import LinearOperator, pull
 from operators.linalg import cg
+
+CELLS = 16  # steps from frequency 0 to 1/2 along each axis, where spectra are averaged over near frequencies
 
 
 class Covariance(ABC):
@@ -107,12 +109,12 @@ def mean_response(A: LinearOperator, like: Tensor, shape: torch.Size) -> Tensor:
     return (averaged((into.conj() * out).real, cells) / power).clamp(min=0)[:, cells].reshape(shape)
 
 
-def frequency_cells(height: int, width: int, count: int = 16) -> Tensor:
-    """The cell, of `(count + 1)^2`, of each mode of `rfft2`, quadrants taken as one: `(H (W // 2 + 1),)`."""
+def frequency_cells(height: int, width: int) -> Tensor:
+    """The cell, of `(CELLS + 1)^2`, of each mode of `rfft2`, quadrants taken as one: `(H (W // 2 + 1),)`."""
     rows, columns = (
-        (f.abs() * 2 * count).round().long() for f in (torch.fft.fftfreq(height), torch.fft.rfftfreq(width))
+        (f.abs() * 2 * CELLS).round().long() for f in (torch.fft.fftfreq(height), torch.fft.rfftfreq(width))
     )
-    return (rows[:, None] * (count + 1) + columns).flatten()
+    return (rows[:, None] * (CELLS + 1) + columns).flatten()
 
 
 def averaged(values: Tensor, cells: Tensor) -> Tensor:

@@ -13,9 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Denoiser
-from .covariance import Stationary, averaged, frequency_cells, opponent
-
-CELLS = 16  # frequencies between 0 and 1/2 along each axis, less one
+from .covariance import CELLS, Stationary, averaged, frequency_cells, opponent
 
 
 def residual_spectra(
@@ -49,7 +47,7 @@ def _power(wrong: Tensor) -> Tensor:
     taper = torch.outer(*(torch.hann_window(n, periodic=False) for n in (H, W))).to(wrong)  # no edges, no leakage
     turned = torch.fft.rfft2(torch.einsum("ij,bj...->bi...", opponent(wrong), wrong) * taper, norm="ortho")
     power = turned.abs().square().mean(0) / taper.square().mean()
-    return averaged(power, frequency_cells(H, W, CELLS)).unflatten(1, (CELLS + 1, CELLS + 1))
+    return averaged(power, frequency_cells(H, W)).unflatten(1, (CELLS + 1, CELLS + 1))
 
 
 class SpectralTable:
