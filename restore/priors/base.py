@@ -35,7 +35,7 @@ class Denoiser(nn.Module, ABC):
     def covariance(self, x: Tensor, sigma: float) -> Covariance:
         """A model of `Cov[x0 | x0 + sigma n = x]`: by default that of white signals with a variance of `signal_std^2`.
 
-        Source of the default: Song et al. 2023 (PiGDM), eq. 8.
+        Source of the default: Song et al. 2023 (PiGDM).
         """
         return Scalar(sigma**2 * self.signal_std**2 / (sigma**2 + self.signal_std**2))
 

@@ -1,6 +1,6 @@
 """DDRM: a diffusion in the singular basis of `A`, each direction told by the data as far as its noise allows.
 
-Kawar, Elad, Ermon, Song, "Denoising Diffusion Restoration Models", NeurIPS 2022 (eqs. 7-8).
+Kawar, Elad, Ermon, Song, "Denoising Diffusion Restoration Models", NeurIPS 2022.
 
 Update of a direction of singular value `s`, with `D = D(x, sigma)`, `eps = (x - D) / sigma`, `tau = sigma_next`:
 
@@ -10,7 +10,7 @@ Update of a direction of singular value `s`, with `D = D(x, sigma)`, `eps = (x -
 
 Claim: not exact, for the reason that DDNM is not; with `eta_b = 1` the updates are those of DDNM+.
 
-Departures: EDM coordinates and ladder. The start is the paper's eq. 7: `y/s` with noise up to the rung where the data
+Departures: EDM coordinates and ladder. The start is the paper's: `y/s` with noise up to the rung where the data
 are surer than the rung, pure noise elsewhere.
 """
 

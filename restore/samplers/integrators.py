@@ -5,7 +5,7 @@ From `sigma` down to `tau`, with `h = ln(sigma / tau)`:
 - `euler`, `heun`: the probability flow `dx/dsigma = (x - m) / sigma` (Karras et al. 2022, arXiv:2206.00364, Alg. 1);
 - `multistep`: the same flow by DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, Alg. 2), second order, one call;
 - `ancestral`: `x' = m + e^-2h (x - m) + tau sqrt(1 - e^-2h) n` (Ho et al. 2020, arXiv:2006.11239, eq. 7);
-- `sde`: the same with `m` extrapolated as in `multistep`: SDE-DPM-Solver++(2M) (Lu et al. 2022, App. B).
+- `sde`: the same with `m` extrapolated as in `multistep`: SDE-DPM-Solver++(2M) (Lu et al. 2022).
 
 The extrapolation wants steps in `ln sigma` that grow slowly, as on ladders with `rho` of 5 and more.
 """
@@ -15,15 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from torch import Tensor
 
 from restore.priors.base import Denoiser
 from restore.samplers.base import descent
 
-Rule = Literal["heun", "euler", "multistep", "ancestral", "sde"]
-RULES: tuple[str, ...] = get_args(Rule)
+RULES = ("heun", "euler", "multistep", "ancestral", "sde")
 
 
 class State(NamedTuple):

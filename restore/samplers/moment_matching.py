@@ -1,7 +1,7 @@
 """Moment matching: condition a Gaussian with the denoiser's mean and covariance on the data.
 
 Peng, Zhu, Zhou, Zheng, "Improving Diffusion Models for Inverse Problems Using Optimal Posterior Covariance", ICML 2024
-(eqs. 5-9; type II: no gradient through the network); also Boys et al. 2023 (TMPD), Rozet et al. 2024.
+(type II: no gradient through the network); also Boys et al. 2023 (TMPD), Rozet et al. 2024.
 
 `p(x0 | x_t)` is taken as `N(D, C)` with `D = D(x, sigma)` and `C` the prior's model of `Cov[x0 | x_t]`; then
 
