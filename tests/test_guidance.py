@@ -120,6 +120,14 @@ def test_spectra_of_the_errors_of_a_wiener_filter_are_known():
     assert float(table.covariance(like, 5.0).spectrum.mean()) == pytest.approx(float(wanted[1]), rel=0.04)
 
 
+def test_a_table_is_read_at_the_frequencies_it_was_written_for():
+    level = torch.rand(1, 1, 17, 17, generator=torch.Generator().manual_seed(0)) + 0.1
+    table = SpectralTable(torch.tensor([0.1, 1.0]), {1: level.expand(2, -1, -1, -1)})
+    spectrum = table.covariance(torch.zeros(1, 1, 32, 32), 0.3).spectrum
+    torch.testing.assert_close(spectrum[:, :17], level[0])
+    torch.testing.assert_close(spectrum[:, 17:], level[0, :, 1:16].flip(1))  # negative frequencies
+
+
 def test_the_default_covariance_is_white_and_bounded_by_the_signal():
     class Plain(Denoiser):
         shape, sigma_min, sigma_max, signal_std = SHAPE, 0.01, 10.0, 0.2

@@ -159,6 +159,7 @@ def test_what_training_leaves_is_a_prior(folder, tmp_path):
         C = prior.covariance(torch.rand(1, channels, 20, 21), 0.1)
         v = torch.randn(2, channels, 20, 21)
         assert bool(((C(v) * v).flatten(1).sum(1) > 0).all())
+        assert (C(v) / v).std() > 0.01 * C(v).std()  # not one number for all
     save_file({"sigmas": torch.ones(1)}, tmp_path / "mine" / "spectra.safetensors")
     with pytest.raises(InputError, match=r"spectra\.safetensors: sigmas; wanted channels_1, channels_3, sigmas"):
         load_prior(tmp_path / "mine")
