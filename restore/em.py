@@ -62,8 +62,8 @@ def fit_denoising(y: Tensor, prior: Denoiser, sigma: float, *, jumps: int = 2, s
     """EM for the std of white Gaussian noise on a signal that was measured as it is, `y = x + sigma n`: no draws.
 
     The E step is `E|y - x|^2 = |y - D|^2 + tr Cov[x | y]` with `Cov[x | y] = sigma^2 dD/dy` (Efron 2011), its trace by
-    one random probe and a finite difference (Ramani, Blu and Unser 2008): two calls of the denoiser. Where signal and
-    noise are much alike EM is slow, so two steps and Aitken's extrapolation of their logarithm make a jump.
+    a probe of random signs and a finite difference (Ramani, Blu and Unser 2008): two calls of the denoiser. Where
+    signal and noise are much alike EM is slow, so two steps and Aitken's extrapolation of their logarithm make a jump.
 
     Args:
         y: `(1, C, *spatial)`.
@@ -73,7 +73,7 @@ def fit_denoising(y: Tensor, prior: Denoiser, sigma: float, *, jumps: int = 2, s
     Returns:
         The start and the estimate after each jump, kept within the levels that the prior knows.
     """
-    b = Draws(seed).normal(y.shape[1:], like=y)
+    b = Draws(seed).normal(y.shape[1:], like=y).sign()
     history = [min(max(sigma, prior.sigma_min), prior.sigma_max)]
     for _ in range(jumps):
         logs = [math.log(history[-1])]

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from known_posteriors import OPERATORS, operator, prior
+from known_posteriors import OPERATORS, covariance, operator
 from skimage import data as photographs
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from operators.random import Draws
 from restore.em import fit_denoising, fit_noise
 from restore.engine import JUDGED, judge_noise
 from restore.estimate import estimate_noise
+from restore.priors import analytic
 from restore.priors.analytic import GaussianMixture
 from restore.priors.base import Denoiser
 from restore.priors.store import load_prior
@@ -27,7 +28,21 @@ from restore.samplers.moment_matching import MomentMatching
 from restore.samplers.pnpdm import PnPDM
 from restore.tasks import Denoise, Inpaint
 
-SIZE, SIGMA = 8, 0.05
+SIZE, SIGMA = 16, 0.05
+
+
+def smooth(size: int, modes: int = 1) -> GaussianMixture:
+    """Signals smooth enough for noise to be told from them by so few pixels; several modes differ in brightness."""
+    C = covariance(size) @ covariance(size)
+    mean = torch.full((1, size, size), 0.5, dtype=torch.float64)
+    C *= 0.2**2 / C[0, 0]
+    if modes == 1:
+        D: GaussianMixture = analytic.Gaussian(mean, C)
+    else:
+        shifts = torch.linspace(-0.3, 0.3, modes, dtype=torch.float64)
+        D = GaussianMixture(torch.ones(modes), mean + shifts[:, None, None, None], C)
+    D.sigma_min, D.sigma_max = 0.001, 10.0
+    return D
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,37 +76,37 @@ def likeliest(P: Problem, D: GaussianMixture) -> float:
 @pytest.mark.parametrize("name", ["identity", *OPERATORS])
 def test_em_with_exact_draws_reaches_the_likeliest_noise(name):
     A = Identity((1, SIZE, SIZE)) if name == "identity" else operator(name, SIZE)
-    D = prior("gaussian", SIZE)
+    D = smooth(SIZE)
     P = measured(A, D, Gaussian(SIGMA))
     best = likeliest(P, D)
-    assert best == pytest.approx(SIGMA, rel=0.5)  # so many data say no more
+    assert best == pytest.approx(SIGMA, rel=0.3)  # so many data say no more
     start = replace(P, noise=Gaussian(2 * SIGMA))
-    history = fit_noise(start, D, Exact(), rounds=25, num_samples=30)
-    assert len(history) == 26 and history[0] == start.noise
-    assert history[-1].sigma == pytest.approx(best, rel=0.05)
-    fooled = fit_noise(start, D, Exact(mean=True), rounds=25, num_samples=1)
-    assert fooled[-1].sigma < 0.8 * best, "the mean in place of draws is caught"
+    history = fit_noise(start, D, Exact(), rounds=15, num_samples=10)
+    assert len(history) == 16 and history[0] == start.noise
+    assert history[-1].sigma == pytest.approx(best, rel=0.04)
+    fooled = fit_noise(start, D, Exact(mean=True), rounds=15, num_samples=1)
+    assert fooled[-1].sigma < 0.95 * best, "the mean in place of draws is caught"
 
 
 def test_em_around_a_sampler_that_is_nearly_exact():
-    A, D = operator("blur", 16), prior("gaussian", 16)
+    A, D = operator("blur", 16), smooth(SIZE)
     P = measured(A, D, Gaussian(SIGMA))
     found = fit_noise(replace(P, noise=Gaussian(0.15)), D, MomentMatching(steps=20), rounds=6, num_samples=2)
     assert found[-1].sigma == pytest.approx(likeliest(P, D), rel=0.05)
 
 
 def test_em_finds_the_gain_of_photon_counting():
-    D = prior("gaussian", 16)
+    D = smooth(SIZE)
     P = measured(Identity((1, 16, 16)), D, Poisson(0.02))
     sampler = PnPDM(steps=15, sigma_max=0.5, langevin_steps=30)
     found = fit_noise(replace(P, noise=Poisson(0.06)), D, sampler, rounds=6, num_samples=2)
     assert found[-1].gain == pytest.approx(0.02, rel=0.3)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+@pytest.mark.parametrize("modes", [1, 3])
 @pytest.mark.parametrize("start", [0.3, 1.0, 3.0])
-def test_denoising_needs_no_draws(name, start):
-    D, A = prior(name, 16), Identity((1, 16, 16))
+def test_denoising_needs_no_draws(modes, start):
+    D, A = smooth(20, modes), Identity((1, 20, 20))
     P = measured(A, D, Gaussian(SIGMA))
     sigmas = torch.logspace(math.log10(SIGMA / 5), math.log10(5 * SIGMA), 1000, dtype=torch.float64)
     best = float(sigmas[torch.stack([D.log_prob(P.y, float(s))[0] for s in sigmas]).argmax()])
@@ -105,14 +120,14 @@ def test_noise_is_kept_within_what_the_prior_knows():
         shape, sigma_min, sigma_max = (None, None, None), 0.01, 1.0
 
         def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-            return 0.999 * x
+            return x
 
     class Ignores(Follows):
         def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
             return 100 + 0 * x
 
     y = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert fit_denoising(y, Follows(), 1e-9) == [0.01, pytest.approx(0.01, rel=0.01), pytest.approx(0.01, rel=0.02)]
+    assert fit_denoising(y, Follows(), 1e-9) == pytest.approx([0.01] * 3, rel=1e-3)
     assert fit_denoising(y, Ignores(), 0.5)[-1] == 1.0
 
 
@@ -125,7 +140,7 @@ def test_the_prior_tells_texture_from_noise():
     data, photos = noisy("grass", 0.02), load_prior("photos")
     found = judge_noise(Denoise(data, Identity), None, 0.001, photos, torch.device("cpu"))
     assert found.estimated
-    assert abs(math.log(found.sigma / 0.02)) < 0.5 * math.log(estimate_noise(data) / 0.02)
+    assert abs(math.log(found.sigma / 0.02)) < 0.6 * math.log(estimate_noise(data) / 0.02)
 
 
 def test_only_denoising_asks_the_prior_and_only_where_noise_was_not_cut_off():

@@ -50,7 +50,7 @@ def denoising(x: Tensor, sigma: float, file: int, prior: Denoiser) -> Estimates:
 def restoring(task: str, x: Tensor, sigma: float, file: int, prior: Denoiser, samplers: list[str]) -> Estimates:
     A, noise = TASKS[task].operator(tuple(x.shape[1:]), file), Gaussian(sigma)
     y = noise.sample(A(x), Draws(2024, file=file))
-    kept = A.kept.numpy().any(0) if isinstance(A, Mask) else None
+    kept = (A.adjoint(torch.ones_like(y))[0, 0] > 0).numpy() if isinstance(A, Mask) else None
     start = time.perf_counter()
     alone = estimate_noise((A.adjoint(y) if isinstance(A, Mask) else y)[0].numpy(), kept)
     assert alone is not None
