@@ -81,7 +81,9 @@ def judge_noise(
         raise Unrestorable("too few pixels to estimate the noise from", "a noise level", "give it, as in --noise 0.02")
     window = _judged_by(task.data, limits) if isinstance(task, Denoise) else None
     if window is not None and prior.accepts(window.shape):
-        sigma = fit_denoising(torch.from_numpy(window)[None].to(device), prior, sigma)[-1]
+        found = fit_denoising(torch.from_numpy(window)[None].to(device), prior, sigma)[-1]
+        if sigma / 4 < found < 4 * sigma:  # a denoiser that is no posterior mean leads down to nothing, or far up
+            sigma = found
     return Noise(max(sigma, smallest), estimated=True)
 
 

@@ -143,21 +143,40 @@ def test_the_prior_tells_texture_from_noise():
     assert abs(math.log(found.sigma / 0.02)) < 0.6 * math.log(estimate_noise(data) / 0.02)
 
 
-def test_only_denoising_asks_the_prior_and_only_where_noise_was_not_cut_off():
-    class Forbidden(Denoiser):
-        shape, sigma_min, sigma_max = (None, None, None), 0.001, 10.0
+class Forbidden(Denoiser):
+    shape, sigma_min, sigma_max = (None, None, None), 0.001, 10.0
 
-        def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-            raise AssertionError("asked")
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        raise AssertionError("asked")
 
+
+def test_only_denoising_asks_the_prior():
     data, cpu = noisy("camera", 0.05), torch.device("cpu")
     alone = estimate_noise(data)
     holes = np.zeros(data.shape[1:], bool)
     assert judge_noise(Inpaint(data, Identity, holes), None, 0.001, Forbidden(), cpu).sigma == alone
     with pytest.raises(AssertionError, match="asked"):
         judge_noise(Denoise(data, Identity), None, 0.001, Forbidden(), cpu)
-    cut = np.clip(2 * data, 0.4, 0.6)
-    assert judge_noise(Denoise(cut, Identity), (0.4, 0.6), 0.001, Forbidden(), cpu).sigma > 0
+
+
+@pytest.mark.parametrize("answer", [lambda x: x[:1].expand_as(x), lambda x: 5 + 0 * x], ids=["follows", "ignores"])
+def test_a_denoiser_that_is_no_posterior_mean_decides_nothing(answer):
+    """One that keeps all noise however it is disturbed, and one that keeps nothing: EM would end far off."""
+
+    class Poor(Denoiser):
+        shape, sigma_min, sigma_max = (None, None, None), 0.001, 10.0
+
+        def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+            return answer(x)
+
+    data = noisy("camera", 0.05)
+    assert judge_noise(Denoise(data, Identity), None, 0.001, Poor(), torch.device("cpu")).sigma == estimate_noise(data)
+
+
+def test_noise_that_was_cut_off_everywhere_is_judged_from_the_picture_alone():
+    data = np.clip(noisy("camera", 0.05), 0.4, 0.6)
+    limits = (float(data.min()), float(data.max()))
+    assert judge_noise(Denoise(data, Identity), limits, 0.001, Forbidden(), torch.device("cpu")).sigma > 0
 
 
 def test_noise_is_judged_where_least_is_clipped():
