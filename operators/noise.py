@@ -27,6 +27,22 @@ class NoiseModel(ABC):
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
         """`log p(y | z)` of each row: `(1|B, *oshape), (B, *oshape) -> (B,)`, constants included."""
 
+    def fit(self, y: Tensor, z: Tensor) -> NoiseModel:
+        """The model of this class that suits data `y` whose noiseless value is `z`: the M step of EM.
+
+        Maximum likelihood unless the model says otherwise.
+
+        Args:
+            y: `(1|B, *oshape)`.
+            z: `(B, *oshape)`: draws given `y`, over which the expectation is taken. Their mean will not do: it hides
+                what the data leave open, and the noise comes out too small.
+
+        Raises:
+            TypeError: models of this class cannot be fitted.
+            ValueError: no parameter fits, as where `y` and `z` are the same.
+        """
+        raise TypeError(f"{type(self).__name__} noise cannot be fitted to data: give its parameters")
+
 
 @dataclass(frozen=True)
 class Gaussian(NoiseModel):
@@ -51,6 +67,9 @@ class Gaussian(NoiseModel):
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
         r = ((y - z) / self.sigma).flatten(1)
         return -0.5 * r.square().sum(1) - r.shape[1] * math.log(self.sigma * math.sqrt(2 * math.pi))
+
+    def fit(self, y: Tensor, z: Tensor) -> Gaussian:
+        return Gaussian(float((y - z).double().square().mean().sqrt()))
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,11 @@ class Poisson(NoiseModel):
         counts, rate = y / self.gain, _floored(z / self.gain)
         return (torch.xlogy(counts, rate) - rate - torch.lgamma(counts + 1)).flatten(1).sum(1)
 
+    def fit(self, y: Tensor, z: Tensor) -> Poisson:
+        """The gain that makes the variances `gain z` add up to the squared residuals: not of maximum likelihood, which
+        asks that all of `y` are whole multiples of the gain and so knows no gain between."""
+        return Poisson(float((y - z).double().square().mean() / z.double().clamp(min=0).mean()))
+
 
 @dataclass(frozen=True)
 class Gamma(NoiseModel):
@@ -111,6 +135,17 @@ class Gamma(NoiseModel):
         _not_negative(self, y)
         k, mean = torch.as_tensor(self.k, dtype=z.dtype, device=z.device), _floored(z)
         return (torch.xlogy(k - 1, y) - k * y / mean - k * (mean / k).log() - torch.lgamma(k)).flatten(1).sum(1)
+
+    def fit(self, y: Tensor, z: Tensor) -> Gamma:
+        """Solves `log k - digamma(k) = mean(y / z - 1 - log(y / z))` by Newton's method (Minka 2002)."""
+        _not_negative(self, y)
+        ratio = _floored(y.double()) / _floored(z.double())
+        s = (ratio - 1 - ratio.log()).mean()
+        k = 1 / (2 * s)  # right for large k
+        for _ in range(20):  # in 1 / k, which converges from there for any s
+            slope = 1 / k - torch.special.polygamma(1, k)
+            k = 1 / (1 / k + (k.log() - torch.digamma(k) - s) / (k**2 * slope))
+        return Gamma(float(k))
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from operators.noise import Gaussian
 from operators.random import TileDraws
 from restore.core import restore
+from restore.em import fit_denoising
 from restore.estimate import estimate_noise
 from restore.priors.base import Denoiser
 from restore.problem import Problem
@@ -25,6 +27,8 @@ from restore.tiles import Box, Canvas, Span, cut
 CONTEXT = 32
 # Pixels in flight at a time: enough to keep a CPU busy, few enough for a laptop's memory.
 PIXELS_AT_ONCE = 600_000
+# Side of the window of a picture that its noise is judged by: 1 % of the level for a second's work.
+JUDGED = 192
 
 Progress = Callable[[float], None]
 
@@ -59,8 +63,12 @@ class Outcome:
     seconds: float
 
 
-def judge_noise(task: Task, limits: tuple[float, float] | None, smallest: float) -> Noise:
-    """The noise level of the task's data, at least `smallest`.
+def judge_noise(
+    task: Task, limits: tuple[float, float] | None, smallest: float, prior: Denoiser, device: torch.device
+) -> Noise:
+    """The noise level of the task's data, at least `smallest`: from the picture alone, and for denoising then by EM
+    with the prior. For other tasks the picture alone knows better (`tests/bench/noise_level.py`): draws of a learnt
+    prior fit holes too closely or too loosely, and what was blurred or averaged hides no noise anyway.
 
     Args:
         limits: the values at which the file clips, if it does.
@@ -71,7 +79,26 @@ def judge_noise(task: Task, limits: tuple[float, float] | None, smallest: float)
     sigma = estimate_noise(task.data, task.kept, limits)
     if sigma is None:
         raise Unrestorable("too few pixels to estimate the noise from", "a noise level", "give it, as in --noise 0.02")
+    window = _judged_by(task.data, limits) if isinstance(task, Denoise) else None
+    if window is not None and prior.accepts(window.shape):
+        found = fit_denoising(torch.from_numpy(window)[None].to(device), prior, sigma)[-1]
+        if sigma / 4 < found < 4 * sigma:  # a denoiser that is no posterior mean leads down to nothing, or far up
+            sigma = found
     return Noise(max(sigma, smallest), estimated=True)
+
+
+def _judged_by(data: np.ndarray, limits: tuple[float, float] | None) -> np.ndarray | None:
+    """The window of the picture with the fewest clipped pixels, the middle one if it is as good as any: `(C, h, w)`;
+    `None` where too much is cut off everywhere for noise to be white."""
+    tops, lefts = (
+        [(n - side) // 2, *range(0, n - side + 1, side)] for n in data.shape[1:] for side in [min(n, JUDGED)]
+    )
+    windows = [data[:, top : top + JUDGED, left : left + JUDGED] for top in tops for left in lefts]
+    if limits is None:
+        return windows[0].copy()
+    shares = [float(np.mean((w <= limits[0]) | (w >= limits[1]))) for w in windows]
+    least = min(shares)
+    return windows[shares.index(least)].copy() if least < 0.01 else None
 
 
 def run(

@@ -139,7 +139,7 @@ def prepare(job: Job, request: Request, tools: Tools) -> Prepared:
         notes.append("a grey picture stored as colour: restored as grey")
     try:
         task, like = _task(data, missing, picture, request, tools.make)
-        noise = _noise(task, picture, units, request, tools.prior)
+        noise = _noise(task, picture, units, request, tools)
         if not tools.prior.accepts(task.shape):
             wanted = f"{tools.prior.shape} for this prior"
             raise Unrestorable(f"signals of shape {task.shape}", wanted, "choose another with --prior")
@@ -238,11 +238,11 @@ def _task(
     return Inpaint(data, make, missing), picture
 
 
-def _noise(task: Task, picture: Picture, units: Units, request: Request, prior: Denoiser) -> Noise:
+def _noise(task: Task, picture: Picture, units: Units, request: Request, tools: Tools) -> Noise:
     if request.sigma is not None:
         return Noise(request.sigma, estimated=request.noise is None)
     if request.noise is not None:
         return Noise(request.noise / units.scale, estimated=False)
     rounding = {"uint8": 1 / 255, "uint16": 1 / 65535, "float32": 0.0}[picture.depth] / 12**0.5 / units.scale
     limits = None if picture.depth == "float32" else (0.0, 1.0)
-    return judge_noise(task, limits, max(rounding, prior.sigma_min))
+    return judge_noise(task, limits, max(rounding, tools.prior.sigma_min), tools.prior, tools.device)

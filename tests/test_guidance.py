@@ -20,7 +20,7 @@ from restore.priors.covariance import Covariance, Scalar, Stationary, Times
 from restore.priors.spectra import SpectralTable, residual_spectra
 from restore.problem import Problem
 from restore.samplers.base import SamplerError, descent
-from restore.samplers.conditioning import draw_given_data
+from restore.samplers.conditioning import exact_draw
 from restore.samplers.ddnm import DDNM
 from restore.samplers.ddrm import DDRM
 from restore.samplers.integrators import RULES, State, advance, run_down
@@ -175,7 +175,7 @@ def test_draws_given_data_have_the_moments_of_the_conditioned_gaussian(name):
     A, sigma_y = P.linear_gaussian
     M, rows, variance = dense(A, SHAPE), 20_000, 0.01
     guess = D.sample(Draws(5))
-    x = draw_given_data(P, guess.expand(rows, *SHAPE), variance, Draws(6, range(rows))).flatten(1)
+    x = exact_draw(P, guess.expand(rows, *SHAPE), variance, Draws(6, range(rows))).flatten(1)
     C = torch.linalg.inv(M.T @ M / sigma_y**2 + torch.eye(SIZE**2).double() / variance)
     mean = C @ (M.T @ P.y.flatten() / sigma_y**2 + guess.flatten() / variance)
     torch.testing.assert_close(x.mean(0), mean, rtol=0, atol=5 * float(C.diagonal().max() / rows) ** 0.5)
@@ -291,5 +291,5 @@ def test_draws_in_overlapping_tiles_agree_on_the_noise_of_the_data():
             asked.append(shape)
             return super().normal(shape, like)
 
-    draw_given_data(P, D.mean[None], 0.01, Rng(0))
+    exact_draw(P, D.mean[None], 0.01, Rng(0))
     assert set(asked) == {A.ishape}

@@ -126,3 +126,30 @@ def test_the_gradient_of_the_sensor_likelihood_is_that_of_its_values():
     z = torch.linspace(0.01, 1, 12, dtype=torch.float64)[None].requires_grad_()
     y = noise.sample(z.detach(), Draws(3))
     assert torch.autograd.gradcheck(lambda z: noise.log_prob(y, z), (z,))
+
+
+@pytest.mark.parametrize("noise", [m for m in MODELS if not isinstance(m, PoissonGaussian)], ids=str)
+def test_fit_finds_the_parameter_from_many_data(noise):
+    z = torch.rand(1, 100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.2
+    y = noise.sample(z, Draws(1))
+    found = type(noise)(2 * next(iter(vars(noise).values()))).fit(y, z)  # wherever it starts
+    assert vars(found) == {name: pytest.approx(value, rel=0.02) for name, value in vars(noise).items()}
+
+
+@pytest.mark.parametrize("noise", [Gaussian(0.3), Poisson(0.05), Gamma(7.5)], ids=str)
+def test_fit_takes_the_expectation_over_draws(noise):
+    """Several draws of z are as many data; their mean in place of them would lose what they differ by."""
+    z = torch.rand(4, 5000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.2
+    y = noise.sample(z[:1], Draws(1))
+    each = torch.cat([y, y, y, y]).reshape(1, -1)
+    assert vars(noise.fit(y, z)) == pytest.approx(vars(noise.fit(each, z.reshape(1, -1))))
+    assert vars(noise.fit(y, z)) != pytest.approx(vars(noise.fit(y, z.mean(0, keepdim=True))), rel=0.05)
+
+
+def test_what_cannot_be_fitted_is_refused_in_words():
+    z = torch.ones(1, 4)
+    with pytest.raises(TypeError, match="PoissonGaussian noise cannot be fitted"):
+        PoissonGaussian(0.1, 0.1).fit(z, z)
+    for noise in (Gaussian(0.1), Poisson(0.1), Gamma(2.0)):
+        with pytest.raises(ValueError, match="must be a positive number"):
+            noise.fit(z, z)  # no noise at all

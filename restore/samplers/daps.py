@@ -11,8 +11,9 @@ Update, with `tau = sigma_next`:
 
 Claim: not exact. `p(x0 | x_t)` is taken as a Gaussian of variance `sigma^2`, too wide wherever the prior knows more.
 
-Departures: the draw is exact (perturb and solve) where the paper runs 100 steps of Langevin dynamics with a noise level
-that was tuned instead of the true one; so the operator has to be linear, and there is nothing to tune.
+Departures: for a linear operator and Gaussian noise the draw is exact (perturb and solve). Otherwise it is Langevin
+dynamics as in the paper, but with the true noise where the paper has a level that was tuned, and with a step size that
+is found in each draw where the paper has one for each task (`conditioning.langevin_draw`): there is nothing to tune.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from operators.base import LinearOperator
+from operators.base import Operator
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
@@ -33,25 +34,27 @@ from restore.samplers.integrators import run_down
 
 @dataclass(frozen=True, kw_only=True)
 class DAPS(Sampler):
-    """DAPS for linear operators.
+    """DAPS.
 
     Args:
         ode_steps: calls of the denoiser for each guess.
+        langevin_steps: of the draw, where it cannot be exact.
     """
 
     exact: ClassVar[bool] = False
-    needs: ClassVar[type] = LinearOperator
+    needs: ClassVar[type] = Operator
 
     steps: int = 200
     ode_steps: int = 5
+    langevin_steps: int = 100
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._limit(1, None, "ode_steps")
+        self._limit(1, None, "ode_steps", "langevin_steps")
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
         x0hat = run_down("euler", x, sigma, self.ode_steps, self.rho, prior, lambda: x)
-        x0 = draw_given_data(problem, x0hat, sigma**2, rng)
+        x0 = draw_given_data(problem, x0hat, sigma**2, rng, self.langevin_steps)
         if sigma_next == 0:
             return x0
         return x0 + sigma_next * rng.normal(problem.operator.ishape, like=x)

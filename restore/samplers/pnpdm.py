@@ -5,15 +5,16 @@ NeurIPS 2024 (Alg. 1).
 
 With the coupling `exp(-|x - z|^2 / (2 rho^2))` between `x` and `z`, at each rung `rho = sigma`:
 
-- `z ~ N(x, rho^2 I)` given `y`: exact,
+- `z ~ N(x, rho^2 I)` given `y`: exact for a linear operator and Gaussian noise, else Langevin dynamics,
 - `x ~ p(x0 | x0 + rho n = z)`: the reverse diffusion of the prior from `(z, rho)`.
 
 Claim: not exact. At rest the law of `x` is the posterior with noise of covariance `sigma_y^2 I + rho^2 A A'`: wider
 than it should be, the less so the smaller the last `rho`, where the two signals move slowly.
 
 Departures: the reverse diffusion starts at `rho` itself, where the released code takes the nearest level of a fixed
-grid; it is integrated by a second-order rule; the operator has to be linear. One draw is the end of one chain. Default
-of `sigma_min`: for signals in [0, 1], chosen on the exactness problems.
+grid; it is integrated by a second-order rule. Langevin dynamics find their own step size and start from a draw of the
+coupling (`conditioning.langevin_draw`). One draw is the end of one chain. Default of `sigma_min`: for signals in [0,
+1], chosen on the exactness problems.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator
+from operators.base import Operator
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
@@ -35,25 +36,27 @@ from restore.samplers.integrators import run_down
 
 @dataclass(frozen=True, kw_only=True)
 class PnPDM(Sampler):
-    """PnP-DM for linear operators. `sigma_max`, `sigma_min`: first and last coupling; `rho` curves the inner ladder.
+    """PnP-DM. `sigma_max`, `sigma_min`: first and last coupling; `rho` curves the inner ladder.
 
     Args:
         decay: factor from each coupling to the next, until `sigma_min` is reached and kept; less where the steps would
             not get there.
         sde_steps: calls of the denoiser in each reverse diffusion.
+        langevin_steps: of the draw of `z`, where it cannot be exact.
     """
 
     exact: ClassVar[bool] = False
-    needs: ClassVar[type] = LinearOperator
+    needs: ClassVar[type] = Operator
 
     sigma_min: float | None = 0.03
     decay: float = 0.9
     sde_steps: int = 10
+    langevin_steps: int = 100
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._limit(0, 1, "decay", open=True)
-        self._limit(1, None, "sde_steps")
+        self._limit(1, None, "sde_steps", "langevin_steps")
 
     def ladder(self, prior: Denoiser) -> Tensor:
         """Couplings: a geometric descent that stays at the last one, then 0, `(steps + 1,)`."""
@@ -67,7 +70,7 @@ class PnPDM(Sampler):
         return prior(super().init(problem, prior, rng), float(self.ladder(prior)[0]))
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
-        z = draw_given_data(problem, x, sigma**2, rng)
+        z = draw_given_data(problem, x, sigma**2, rng, self.langevin_steps)
         return run_down(
             "sde", z, sigma, self.sde_steps, self.rho, prior, lambda: rng.normal(problem.operator.ishape, like=x)
         )
