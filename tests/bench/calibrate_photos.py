@@ -1,7 +1,9 @@
 """The calibration that ships with `photos`, and how it holds on pictures it has not seen.
 
-    python tests/bench/calibrate_photos.py --data ../shared/data --write                  # fit, and put beside the weights
-    python tests/bench/calibrate_photos.py --data ../shared/data --test --write README.md   # hold it against test pictures
+    python tests/bench/calibrate_photos.py --data ../shared/data --write
+    python tests/bench/calibrate_photos.py --data ../shared/data --test --write README.md
+
+The first fits, and puts the factors beside the weights; the second holds them against test pictures.
 
 Fitted on crops of the pictures that the card names as set aside and of photographs that come with scikit-image (all
 CC0 or public domain), every other crop in grey. Neither trained the prior, nor are they in a test set. Crops of one
@@ -92,7 +94,7 @@ def fitted_on(data: Path) -> Iterator[tuple[str, Image.Image]]:
         yield name, picture.convert("L" if picture.mode == "L" else "RGB")
 
 
-def write_crops(folder: Path, pictures: Iterator[tuple[str, Image.Image]], count: int, side: int) -> None:
+def write_crops(folder: Path, pictures: Sequence[tuple[str, Image.Image]], count: int, side: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures:
         for i, crop in enumerate(crops(picture, count, side)):
@@ -193,7 +195,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("outputs/bench/calibration"))
     parser.add_argument("--calibration", type=Path, default=find_prior("photos") / CALIBRATION)
     parser.add_argument("--test", action="store_true", help="hold the calibration against Set12 and CBSD68")
-    parser.add_argument("--write", type=Path, nargs="?", const=True, help="the calibration, or the table into this file")
+    parser.add_argument(
+        "--write", type=Path, nargs="?", const=True, help="the calibration, or the table into this file"
+    )
     args = parser.parse_args()
 
     torch.set_num_threads(1)
