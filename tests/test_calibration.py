@@ -83,6 +83,11 @@ def test_too_few_pictures_are_refused_with_the_number_needed():
         smallest_factor(np.full((20, len(FACTORS)), 0.5), 0.9)
 
 
+def test_a_picture_left_out_is_held_against_the_factor_of_the_others():
+    found = [Judged(HERE, (FACTORS < score).astype(float).tolist(), 0.1, 0.5) for score in (1, 2, 3)]
+    assert calibrate(found, 0.5).covered == pytest.approx(2 / 3)  # the others reach as far as the largest of them
+
+
 def test_no_spread_is_never_zero_and_borders_are_as_the_middle():
     assert spread(np.zeros((1, 5, 7), np.float32)).min() == pytest.approx(0.5 / 255)
     assert spread(np.full((1, 5, 7), 0.3)) == pytest.approx(0.3)

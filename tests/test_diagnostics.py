@@ -39,6 +39,12 @@ def found(truths, draws, references):
     return R, tarp(torch.tensor(counts), draws.shape[1])
 
 
+def test_ranks_and_distances_count_what_they_say():
+    draws = torch.tensor([[1.0, 1.0], [-1.0, 2.0], [2.0, 9.0]])
+    assert ranks(torch.tensor([0.0, 5.0]), draws).tolist() == [1, 2]
+    assert nearer(torch.tensor([3.0, 0.0]), draws, torch.zeros(2)) == 2
+
+
 def test_exact_draws_pass(exact):
     R, T = found(*exact)
     assert R.p > 0.01 and R.counts.sum() == N and len(R.counts) == K + 1
