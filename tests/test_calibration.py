@@ -84,7 +84,7 @@ def test_too_few_pictures_are_refused_with_the_number_needed():
 
 
 def test_a_picture_left_out_is_held_against_the_factor_of_the_others():
-    found = [Judged(HERE, (FACTORS < score).astype(float).tolist(), 0.1, 0.5) for score in (1, 2, 3)]
+    found = [Judged(HERE, (score > FACTORS).astype(float).tolist(), 0.1, 0.5) for score in (1, 2, 3)]
     assert calibrate(found, 0.5).covered == pytest.approx(2 / 3)  # the others reach as far as the largest of them
 
 
