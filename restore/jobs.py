@@ -34,6 +34,7 @@ class Request:
         draws: how many; 0 is the posterior mean of denoising in one call of the prior.
         extras: whether samples, spread and panel are written.
         sigma: the noise level in [0, 1] units that a replayed run had; goes before `noise`.
+        calibration: a file of `restore calibrate`, `none`, or `None` for the one beside the prior's weights.
     """
 
     verb: str
@@ -44,6 +45,7 @@ class Request:
     draws: int = 4
     extras: bool = False
     sigma: float | None = None
+    calibration: str | None = None
 
 
 @dataclass(frozen=True)

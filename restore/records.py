@@ -23,6 +23,7 @@ from restore.beside import RECORD
 from restore.engine import Outcome
 from restore.errors import OutputError
 from restore.files import atomic_write
+from restore.intervals import NONE, Interval, interval
 from restore.jobs import Job, Prepared, Request, pixels, sha256
 from restore.metrics import psnr
 from restore.modalities.image import write_picture
@@ -31,7 +32,6 @@ from restore.report import panel, std_map
 
 Record = dict[str, Any]
 
-HONESTLY = "spread of the samples, not a guarantee"
 # A panel shows a large picture averaged down to about so many pixels.
 _PANEL_PIXELS = 1_000_000
 _SIDE = r"_(?:panel|std|sample-\d+)\.\w+"
@@ -104,6 +104,8 @@ def describe_request(request: Request) -> Record:
     kernel = request.settings["operator"].get("kernel")
     if isinstance(kernel, str) and Path(kernel).is_file():
         plain["kernel_sha256"] = sha256(Path(kernel))
+    if request.calibration not in (None, NONE):
+        plain["calibration_sha256"] = sha256(Path(request.calibration))
     with contextlib.suppress(KeyError, OSError, ValueError):  # a prior of another kind has no file of weights
         plain["prior_sha256"] = sha256(find_prior(request.settings["prior"]["name"]) / WEIGHTS)
     plain["version"] = __version__
@@ -137,7 +139,8 @@ def write(
     if old or names:
         held = {"path": str(job.output.absolute()), "sha256": sha256(job.output) if job.output.exists() else None}
         _write_record(job.beside(RECORD), {"output": held, "files": sorted(old.union(names))})
-    files, notes = _extras(prepared, outcome, truth) if request.extras else ([], [])
+    found = interval(prepared, request, outcome.draws) if request.extras and outcome.draws > 1 else None
+    files, notes = _extras(prepared, outcome, truth, found) if request.extras else ([], [])
     for name in old.difference(files):
         if re.fullmatch(re.escape(job.side) + _SIDE, name):  # whatever else a record may list
             (job.output.parent / name).unlink(missing_ok=True)
@@ -162,6 +165,7 @@ def write(
             "tiles": outcome.tiles,
             "seconds": round(outcome.seconds, 3),
         },
+        "interval": None if found is None else found.record(),
         "files": files,
         "machine": {
             "device": str(device),
@@ -187,8 +191,10 @@ def what_it_is(draws: int) -> str:
     return "one draw" if draws == 1 else f"mean of {draws} draws"
 
 
-def _extras(prepared: Prepared, outcome: Outcome, truth: np.ndarray | None) -> tuple[list[str], list[str]]:
-    """Samples, spread and panel: their names, and notes on them. One whole picture in memory at a time."""
+def _extras(
+    prepared: Prepared, outcome: Outcome, truth: np.ndarray | None, found: Interval | None
+) -> tuple[list[str], list[str]]:
+    """Samples, map of uncertainty and panel: their names, and notes on them. One whole picture in memory at a time."""
     job, canvas, units = prepared.job, outcome.canvas, prepared.units
     spread, board = job.beside(beside.spread(job.output)), job.beside(beside.PANEL)
     files, notes, last = [], [], []
@@ -206,11 +212,12 @@ def _extras(prepared: Prepared, outcome: Outcome, truth: np.ndarray | None) -> t
         files.append(path.name)
         if i <= 2:
             shown.append((f"sample {i}", _small(sample)))
-    if outcome.draws > 1:
-        std = canvas.std.read() * np.float32(units.scale)
-        notes.append(f"{std_map(spread, std)}; {HONESTLY}")
+    if found is not None:
+        what = "standard deviation" if found.entry is None else "half-width of the interval"
+        scaled = found.map(canvas.std.read()) * np.float32(units.scale)
+        notes.append(f"{std_map(spread, scaled, what)}; {found.words} ({found.why})")
         files.append(spread.name)
-        shown.append((f"standard deviation\n{HONESTLY}", _small(std)[0]))
+        shown.append((f"{what}\n{found.words}", _small(scaled)[0]))
     panel(board, shown + last)
     return [*files, board.name], notes
 

@@ -84,12 +84,13 @@ def panel(path: str | Path, pictures: Sequence[tuple[str, np.ndarray]]) -> None:
         canvas.save(temporary, format="PNG")
 
 
-def std_map(path: str | Path, std: np.ndarray) -> str:
-    """Write posterior standard deviations as one grey picture; returns in words how to read it.
+def std_map(path: str | Path, std: np.ndarray, what: str = "standard deviation") -> str:
+    """Write `what` there is of each pixel as one grey picture; returns in words how to read it.
 
     Args:
         path: `.tif` keeps the numbers themselves as 32-bit float; `.png` holds them in 16 bits, scaled.
         std: `(C, H, W)` or `(H, W)`, >= 0, in the units of the picture; channels are combined as root mean square.
+        what: posterior standard deviations, or a multiple of them.
 
     Raises:
         ValueError: another suffix. OutputError: the place cannot be written to.
@@ -103,8 +104,8 @@ def std_map(path: str | Path, std: np.ndarray) -> str:
     write_picture(path, data, Picture(Path(path), data, None, kind, "float32" if kind == "TIFF" else "uint16"))
     units = "in the units of the picture (its values run from 0 to 1)"
     if kind == "TIFF":
-        return f"{Path(path).name}: standard deviation of each pixel, {units}"
-    return f"{Path(path).name}: standard deviation of each pixel, {units}; black is 0, white (65535) is {scale:g}"
+        return f"{Path(path).name}: {what} of each pixel, {units}"
+    return f"{Path(path).name}: {what} of each pixel, {units}; black is 0, white (65535) is {scale:g}"
 
 
 def nice_ceiling(value: float) -> float:

@@ -19,7 +19,7 @@ LAYERS = {
     "restore.samplers": {"operators", "restore.problem", "restore.priors"},
     "restore.learn": {"operators", "restore.problem", "restore.priors", "restore.errors", "restore.files"},
     "restore.modalities": {"operators", "restore.problem", "restore.errors", "restore.files"},
-    "restore.uncertainty": {"operators", "restore.problem", "restore.priors"},
+    "restore.uncertainty": {"operators", "restore.problem", "restore.priors", "restore.errors", "restore.files"},
     "restore.core": {"operators", "restore.problem", "restore.priors", "restore.samplers"},
     "restore.em": {"operators", "restore.problem", "restore.priors", "restore.samplers", "restore.core"},
     "restore.tiles": set(),

@@ -16,7 +16,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _MODULES = {
     "denoise": "restoring", "inpaint": "restoring", "deblur": "restoring", "upscale": "restoring",
     "replay": "restoring", "demo": "restoring", "simulate": "simulating", "compare": "comparing",
-    "sweep": "sweeping", "learn": "learning", "list": "showing", "doctor": "showing",
+    "calibrate": "calibrating", "sweep": "sweeping", "learn": "learning", "list": "showing", "doctor": "showing",
 }  # fmt: skip
 
 

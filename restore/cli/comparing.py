@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from restore.modalities.image import read_picture
 
 from .options import UsageError, split_overrides, suggestion
 from .planning import check_writable, counterpart
-from .restoring import DEFAULT_DRAWS, OPERATORS, drawing, undoing
+from .restoring import DEFAULT_DRAWS, OPERATORS, calibration_named, drawing, undoing
 from .settings import config_dir, names, settings
 from .simulating import RECIPE
 from .working import scored
@@ -27,7 +28,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     if len(folders) != 1:
         raise UsageError("name one folder that `restore simulate` made")
     meas = Path(folders[0])
-    recipe = _recipe(meas)
+    calibration = calibration_named(options.calibration)
+    recipe = read_recipe(meas)
     known, tuned = names("sampler"), OPERATORS[recipe["verb"]]
     samplers = options.samplers.split(",") if options.samplers else [options.sampler] if options.sampler else []
     samplers = samplers or [n for n in known if (config_dir() / f"recipe/{tuned}_{n}.yaml").is_file()] or known
@@ -45,14 +47,17 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     shown: dict[str, np.ndarray] = {}
     for entry in recipe["files"]:
         try:
-            truth = _truth(entry, options.ref)
+            truth = true_picture(entry, options.ref)
         except InputError as error:
             print(f"restore: {error}", file=sys.stderr)
             failed += 1
             continue
         for name, composed in chosen.items():
             try:
-                row, pictures = _one(meas, entry, recipe, composed, truth, name, options)
+                draws = composed["samples"] or DEFAULT_DRAWS
+                job, request = posed(meas, entry, recipe, composed, options, draws)
+                request = replace(request, calibration=calibration)
+                row, pictures = _one(job, request, truth, name, entry["picture"].removeprefix("pictures/"))
             except InputError as error:
                 print(f"restore: {name}: {error}", file=sys.stderr)
                 failed += 1
@@ -73,24 +78,25 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _recipe(meas: Path) -> dict[str, Any]:
+def read_recipe(meas: Path) -> dict[str, Any]:
     try:
         return json.loads((meas / RECIPE).read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{meas} holds no {RECIPE}: name a folder that `restore simulate` made") from error
 
 
-def _truth(entry: dict[str, Any], ref: str | None) -> np.ndarray:
+def true_picture(entry: dict[str, Any], ref: str | None) -> np.ndarray:
     """The true picture: where `simulate` found it, or the one of `ref`. Raises InputError without one."""
     if ref is None:
         return read_picture(entry["truth"]).data
     return read_picture(counterpart(Path(ref), Path(entry["picture"]).relative_to("pictures"))).data
 
 
-def _one(
-    meas: Path, entry: dict[str, Any], recipe: dict[str, Any], composed: dict[str, Any], truth: np.ndarray, name: str,
-    options: argparse.Namespace,
-) -> tuple[Any, dict[str, np.ndarray]]:  # fmt: skip
+def posed(
+    meas: Path, entry: dict[str, Any], recipe: dict[str, Any], composed: dict[str, Any], options: argparse.Namespace,
+    draws: int,
+) -> tuple[Any, Any]:  # fmt: skip
+    """Job and request of one measurement."""
     from restore.jobs import Job, Request
 
     source = meas / entry["picture"]
@@ -99,10 +105,13 @@ def _one(
         settings=composed,
         noise=None if options.noise == "auto" else composed["noise"].get("sigma", recipe["noise"]),
         mask=meas / entry["mask"] if entry["mask"] else None,
-        draws=composed["samples"] or DEFAULT_DRAWS,
+        draws=draws,
     )
-    job = Job(source, Path(options.output) / source.name, source.stem, Path(source.name))
-    row, data, mean = scored(job, request, truth, name, entry["picture"].removeprefix("pictures/"))
+    return Job(source, Path(options.output) / source.name, source.stem, Path(source.name)), request
+
+
+def _one(job: Any, request: Any, truth: np.ndarray, name: str, picture: str) -> tuple[Any, dict[str, np.ndarray]]:
+    row, data, mean = scored(job, request, truth, name, picture)
     shown = {
         "what was measured": data,
         f"truth\n{row.picture}": truth,

@@ -18,6 +18,7 @@ VERBS = {
     "upscale": "make small pictures larger",
     "simulate": "make measurements from clean pictures, to try things on",
     "compare": "restore simulated measurements with several samplers and score them",
+    "calibrate": "learn from known truths how wide an honest interval is",
     "sweep": "try settings against each other (Hydra multirun)",
     "learn": "learn a prior from a folder of pictures",
     "replay": "make a result again from its run.json",
@@ -89,6 +90,17 @@ def count(text: str) -> int:
     return value
 
 
+def level(text: str) -> float:
+    """A share between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a level: give a share between 0 and 1, such as 0.9")
+    return value
+
+
 def seed(text: str) -> int:
     """A whole number of at least 0."""
     try:
@@ -117,10 +129,16 @@ def _restoring(p: Parser, inputs: str = "+") -> None:
     p.add_argument("-o", "--output", metavar="OUT", help="output file, or folder for several pictures")
     _drawing(p)
     p.add_argument("--ref", metavar="TRUTH", help="the true picture or folder, to print the PSNR of the result")
+    _calibration(p)
     p.add_argument("--jobs", type=count, default=1, metavar="N", help="pictures at a time, one thread each")
     p.add_argument("--overwrite", action="store_true", help="do finished pictures again; replace any file")
     p.add_argument("--json", action="store_true", help="one JSON object per picture on stdout")
     p.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _calibration(p: Parser) -> None:
+    p.add_argument("--calibration", metavar="CAL.JSON|none", help="what `restore calibrate` wrote: scales the map of "
+                   "--samples so that it covers what it says (default: the prior's own, where it fits)")  # fmt: skip
 
 
 def _drawing(p: Parser) -> None:
@@ -184,6 +202,16 @@ def _compare(p: Parser) -> None:
     p.add_argument("--samplers", metavar="A,B", help="default: those with a recipe for the task")
     p.add_argument("--ref", metavar="TRUTH", help="the true pictures (default: those that `simulate` was given)")
     p.add_argument("-o", "--output", required=True, metavar="REPORT", help="folder for the report")
+    _calibration(p)
+    _drawing(p)
+
+
+def _calibrate(p: Parser) -> None:
+    p.add_argument("inputs", nargs="+", metavar="MEAS|key=value", help="a folder that `simulate` made")
+    p.add_argument("--ref", metavar="TRUTH", help="the true pictures (default: those that `simulate` was given)")
+    p.add_argument("--level", type=level, default=0.9, metavar="P", help="share to be covered (default: 0.9)")
+    p.add_argument("-o", "--output", required=True, metavar="CAL.JSON", help="file for the factors; one that "
+                   "is there is added to")  # fmt: skip
     _drawing(p)
 
 
@@ -229,8 +257,8 @@ def _demo(p: Parser) -> None:
 
 _ADD = {
     "denoise": _denoise, "inpaint": _inpaint, "deblur": _deblur, "upscale": _upscale, "simulate": _simulate,
-    "compare": _compare, "sweep": _sweep, "learn": _learn, "replay": _replay, "list": _list, "doctor": _nothing,
-    "demo": _demo,
+    "compare": _compare, "calibrate": _calibrate, "sweep": _sweep, "learn": _learn, "replay": _replay, "list": _list,
+    "doctor": _nothing, "demo": _demo,
 }  # fmt: skip
 
 

@@ -34,7 +34,9 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
 
     count = draws(verb, composed["samples"], sampling=any("sampler" in o for o in [*drawing(options), *overrides]))
     extras = composed["samples"] is not None
-    aids = _aids(getattr(options, "mask", None), getattr(options, "ref", None), composed)
+    if options.calibration not in (None, "none") and (composed["samples"] or 1) < 2:
+        raise UsageError("--calibration scales the map that --samples K writes: say --samples 8, for example")
+    aids = _aids(getattr(options, "mask", None), getattr(options, "ref", None), composed, options.calibration)
     plans, missing = plan(verb, inputs, options.output, count, extras, aids)
     from restore.jobs import Job, Request
 
@@ -42,6 +44,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         verb=verb,
         settings=composed,
         noise=composed["noise"].get("sigma"),
+        calibration=calibration_named(options.calibration),
         mask=Path(options.mask) if getattr(options, "mask", None) else None,
         invert_mask=getattr(options, "invert_mask", False),
         draws=count,
@@ -98,25 +101,46 @@ def draws(verb: str, samples: int | None, sampling: bool) -> int:
     return samples or (0 if verb == "denoise" and not sampling else DEFAULT_DRAWS)
 
 
+def calibration_named(text: str | None) -> str | None:
+    """What `--calibration` says, as a request has it: a path, `none`, or nothing.
+
+    Raises:
+        UsageError: it is not a calibration.
+    """
+    if text in (None, "none"):
+        return text
+    from restore.uncertainty.calibration import Calibration
+
+    try:
+        Calibration.load(Path(text))
+    except InputError as error:
+        raise UsageError(str(error)) from error
+    return _from_anywhere(text)
+
+
 def _from_anywhere(text: str) -> str:
     """A name as it is, a path so that a replay finds it from another folder."""
     return str(Path(text).absolute()) if Path(text).exists() else text
 
 
-def _aids(mask: str | None, ref: str | None, composed: dict[str, Any]) -> list[Path]:
+def _aids(mask: str | None, ref: str | None, composed: dict[str, Any], calibration: str | None = None) -> list[Path]:
     """What is read besides the pictures."""
     kernel = composed["operator"].get("kernel")  # a file, or words such as gaussian:2
     kernel = kernel if isinstance(kernel, str) and Path(kernel).is_file() else None
-    return [Path(name) for name in (mask, ref, kernel) if name is not None]
+    calibration = None if calibration == "none" else calibration
+    return [Path(name) for name in (mask, ref, kernel, calibration) if name is not None]
 
 
 def check_request(request: Any) -> None:
-    """Refuse what no picture could be restored with: a missing mask, an unknown kernel, prior or device.
+    """Refuse what no picture could be restored with: a missing mask, an unknown kernel, prior, device or
+    calibration.
 
     Raises:
         UsageError: in words.
     """
+    from restore.intervals import chosen
     from restore.jobs import read_kernel
+    from restore.uncertainty.calibration import Calibration
 
     from .working import tools
 
@@ -126,6 +150,8 @@ def check_request(request: Any) -> None:
         if request.verb == "deblur":
             read_kernel(request.settings["operator"]["kernel"])
         tools(json.dumps(request.settings))
+        if (path := chosen(request)) is not None:
+            Calibration.load(path)
     except (InputError, ValueError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
 
@@ -154,9 +180,12 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
         draws=plain["draws"],
         extras=plain["extras"],
         sigma=record["noise"]["sigma_in_unit_range"],
+        calibration=plain.get("calibration"),
     )
     place = source, output, side, Path(source.name)
-    check_plans([place], request.draws, request.extras, _aids(plain["mask"], None, request.settings))
+    check_plans(
+        [place], request.draws, request.extras, _aids(plain["mask"], None, request.settings, request.calibration)
+    )
     check_request(request)
     now = {**describe_request(request), "input_sha256": sha256(source) if source.is_file() else None}
     for key, wanted in {**plain, "input_sha256": record["input"]["sha256"]}.items():

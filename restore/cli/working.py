@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -146,14 +147,14 @@ def do(
         return Report((), error=f"{job.source}: {first} (--debug shows where)")
 
 
-def scored(job: Any, request: Any, truth: np.ndarray, setting: str, picture: str) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Restore a picture without writing it: its scores, the data and the mean, both in the units of the file.
+@contextmanager
+def restored(job: Any, request: Any, setting: str = "") -> Iterator[tuple[Any, Any]]:
+    """A picture, prepared, and what came out of restoring it, without writing it.
 
     Raises:
-        InputError: the picture cannot be restored, or the truth has another size.
+        InputError: the picture cannot be restored.
     """
-    from restore.jobs import execute, pixels, prepare
-    from restore.scoring import score
+    from restore.jobs import execute, prepare
 
     from .printing import Bar
 
@@ -165,10 +166,23 @@ def scored(job: Any, request: Any, truth: np.ndarray, setting: str, picture: str
     finally:
         bar.close()
     try:
-        row = score(prepared, outcome, truth, setting, picture)
-        return row, pixels(prepared, prepared.task.data), pixels(prepared, outcome.canvas.mean.read())
+        yield prepared, outcome
     finally:
         outcome.canvas.close()
+
+
+def scored(job: Any, request: Any, truth: np.ndarray, setting: str, picture: str) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Restore a picture without writing it: its scores, the data and the mean, both in the units of the file.
+
+    Raises:
+        InputError: the picture cannot be restored, or the truth has another size.
+    """
+    from restore.jobs import pixels
+    from restore.scoring import score
+
+    with restored(job, request, setting) as (prepared, outcome):
+        row = score(prepared, outcome, request, truth, setting, picture)
+        return row, pixels(prepared, prepared.task.data), pixels(prepared, outcome.canvas.mean.read())
 
 
 @cache
