@@ -21,6 +21,7 @@ LAYERS = {
     "restore.modalities": {"operators", "restore.problem", "restore.errors", "restore.files"},
     "restore.uncertainty": {"operators", "restore.problem", "restore.priors"},
     "restore.core": {"operators", "restore.problem", "restore.priors", "restore.samplers"},
+    "restore.structured": {"operators", "restore.problem", "restore.priors", "restore.core"},
     "restore.tiles": set(),
     "restore.estimate": set(),
     "restore.metrics": {"restore.errors"},
