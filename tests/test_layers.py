@@ -34,6 +34,7 @@ LAYERS = {
         "restore.samplers",
         "restore.core",
         "restore.estimate",
+        "restore.structured",
         "restore.tasks",
         "restore.tiles",
     },

@@ -138,6 +138,8 @@ def _drawing(p: Parser) -> None:
 
 def _denoise(p: Parser) -> None:
     _restoring(p)
+    p.add_argument("--noise-prior", metavar="PATH", help="the noise has a structure, which this folder knows "
+                   "(`restore learn --noise-only`); --noise is then the white noise besides it")  # fmt: skip
 
 
 def _inpaint(p: Parser) -> None:

@@ -44,7 +44,7 @@ def spectrum(size: int) -> Tensor:
     return (power * 0.1**2 / full[0, 0])[None].float()
 
 
-def record(folder: Path, make, count: int = 60, size: int = 128, seed: int = 1) -> Path:
+def record(folder: Path, make, count: int = 100, size: int = 128, seed: int = 1) -> Path:
     """Noise-only recordings as 8-bit pictures around mid-grey."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
