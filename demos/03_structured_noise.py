@@ -26,7 +26,7 @@ def waves() -> StationaryGaussian:
     """Noise of diagonal waves, std 0.1; a prior on other noise is learnt by `restore learn --noise-only`."""
     f = torch.fft.fftfreq(SIZE)[:, None]
     g = torch.fft.rfftfreq(SIZE)
-    power = torch.exp(-(((f - 0.15) / 0.05) ** 2 + ((g - 0.1) / 0.05) ** 2)) + 0.01
+    power = torch.exp(-(((f - 0.15) / 0.05) ** 2 + ((g - 0.1) / 0.05) ** 2)) + 0.002
     scale = 0.1 / StationaryGaussian(power[None], SIZE).signal_std
     return StationaryGaussian(scale**2 * power[None], SIZE)
 
