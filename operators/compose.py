@@ -160,7 +160,8 @@ class HStack(LinearOperator):
     """A sum of sources, `y = A_1 x_1 + ... + A_k x_k`, with `x = (x_1, ..., x_k)` packed.
 
     `HStack(A, Identity(A.oshape))` is the operator of structured noise: its second source is the noise itself.
-    Where all parts but one know their `gram`, `solve` and `pinv` need only the `solve` of the one.
+    Where all parts but one know their `gram`, `solve` and `pinv` need only the `solve` of the one, and the SVD is that
+    of the one with `s^2 + c` for `s^2` if its `U` spans the data.
 
     Raises:
         ShapeError: the operators give data of different shapes.
@@ -196,3 +197,14 @@ class HStack(LinearOperator):
         if len(self._hard) != 1 or not self._tight:
             return super().pinv(y)
         return self.adjoint(list(self.parts)[self._hard[0]].H.solve(y, 1.0, self._tight))  # H^+ = H' (H H')^-1
+
+    def svd(self) -> SVD | None:
+        if len(self._hard) != 1 or not self._tight:
+            return super().svd()
+        part = list(self.parts)[self._hard[0]].svd()
+        if part is None or len(part.s) < _size(self.oshape):  # the data that it does not reach have no basis
+            return None
+        s = (part.s.square() + self._tight).sqrt()  # H H' = U (s^2 + c) U'
+        V = lambda z: self.adjoint(part.U(z / s.to(z)))  # noqa: E731
+        Vt = lambda x: part.Ut(self.forward(x)) / s.to(x)  # noqa: E731
+        return SVD(s, part.U, part.Ut, V, Vt)

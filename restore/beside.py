@@ -20,9 +20,19 @@ def spread(output: Path) -> str:
     return "_std.tif" if FORMATS[output.suffix.lower()] == "TIFF" else "_std.png"
 
 
-def endings(output: Path, draws: int, extras: bool) -> list[str]:
-    """What the names of all files beside `output` end in; `draws` and `extras` are those of a `Request`."""
+def noise(output: Path) -> str:
+    """What the name of the separated noise ends in."""
+    return f"_noise{output.suffix}"
+
+
+def endings(output: Path, draws: int, extras: bool, separated: bool = False) -> list[str]:
+    """What the names of all files beside `output` end in.
+
+    Args:
+        draws, extras: those of a `Request`.
+        separated: whether the noise has a prior of its own.
+    """
     if not extras:
         return [RECORD]
     several = [*(sample(output, i) for i in range(1, draws + 1)), spread(output)] if draws > 1 else []
-    return [RECORD, *several, PANEL]
+    return [RECORD, *several, *([noise(output)] if separated else []), PANEL]

@@ -20,6 +20,7 @@ from restore.estimate import estimate_noise
 from restore.priors.base import Denoiser
 from restore.problem import Problem
 from restore.samplers.base import Sampler
+from restore.structured import apart, joint
 from restore.tasks import Denoise, Piece, Task, Unrestorable
 from restore.tiles import Box, Canvas, Span, cut
 
@@ -46,12 +47,13 @@ class Outcome:
     """What came out of `run`.
 
     Attributes:
-        canvas: samples, mean and spread; the caller closes it.
+        canvas: samples, mean and spread; the caller closes the outcome.
         data_fit: `||y - A x|| / (sigma sqrt(m))` over all tiles and draws: 1 for draws from the posterior. For a
             posterior mean it lies below.
         nfe: denoiser calls per draw and tile; `backward` of them were differentiated through.
         draws: how many; 0 where the mean took one call of the prior instead.
         tiles, seconds: how many, and how long.
+        noise: the mean of the noise that was separated, if it has a prior of its own.
     """
 
     canvas: Canvas
@@ -61,10 +63,16 @@ class Outcome:
     draws: int
     tiles: int
     seconds: float
+    noise: Canvas | None = None
+
+    def close(self) -> None:
+        for canvas in (self.canvas, self.noise):
+            if canvas is not None:
+                canvas.close()
 
 
 def judge_noise(
-    task: Task, limits: tuple[float, float] | None, smallest: float, prior: Denoiser, device: torch.device
+    task: Task, limits: tuple[float, float] | None, smallest: float, prior: Denoiser | None, device: torch.device
 ) -> Noise:
     """The noise level of the task's data, at least `smallest`: from the picture alone, and for denoising then by EM
     with the prior. For other tasks the picture alone knows better (`tests/bench/noise_level.py`): draws of a learnt
@@ -72,6 +80,7 @@ def judge_noise(
 
     Args:
         limits: the values at which the file clips, if it does.
+        prior: `None` where noise has a structure, which EM would count as white.
 
     Raises:
         Unrestorable: too few or too scattered pixels to judge by.
@@ -80,7 +89,7 @@ def judge_noise(
     if sigma is None:
         raise Unrestorable("too few pixels to estimate the noise from", "a noise level", "give it, as in --noise 0.02")
     window = _judged_by(task.data, limits) if isinstance(task, Denoise) else None
-    if window is not None and prior.accepts(window.shape):
+    if prior is not None and window is not None and prior.accepts(window.shape):
         found = fit_denoising(torch.from_numpy(window)[None].to(device), prior, sigma)[-1]
         if sigma / 4 < found < 4 * sigma:  # a denoiser that is no posterior mean leads down to nothing, or far up
             sigma = found
@@ -114,6 +123,7 @@ def run(
     tile: int,
     spool: Path,
     progress: Progress = lambda done: None,
+    noise_prior: Denoiser | None = None,
 ) -> Outcome:
     """Restore one picture.
 
@@ -126,14 +136,18 @@ def run(
         tile: largest side of a tile, in pixels of the answer; a large kernel makes it larger.
         spool: folder for unfinished results.
         progress: called with the share of the work that is done.
+        noise_prior: for denoising with a sampler: of structured noise, in the units of the data; `sigma` is then that
+            of the white part.
 
     Raises:
         Unrestorable: a tile without data.
         SamplerError: the sampler cannot serve this problem, or met NaN.
     """
-    assert sampler is not None or isinstance(task, Denoise)
+    assert isinstance(task, Denoise) or (sampler is not None and noise_prior is None)
+    assert sampler is not None or noise_prior is None
     rows, columns = _grid(task, tile)
     canvas = Canvas(task.shape, draws, spool)
+    separated = None if noise_prior is None else Canvas(task.data.shape, 1, spool)
     start, done, total = time.perf_counter(), 0, len(rows) * len(columns)
     squares = weight = nfe = backward = 0.0
     try:
@@ -142,14 +156,15 @@ def run(
                 piece = task.piece(Box(row.start, column.start, len(row.window), len(column.window)))
                 height, width = piece.operator.ishape[-2:]
                 problem = Problem(piece.y.to(device), piece.operator.to(device), Gaussian(sigma))
+                asked, known = (problem, prior) if noise_prior is None else joint(problem, prior, noise_prior)
                 if sampler is None:
                     with torch.no_grad():
                         samples = prior(problem.y, sigma)
                     nfe += 1
                 else:
                     result = restore(
-                        problem,
-                        prior,
+                        asked,
+                        known,
                         sampler,
                         num_samples=draws,
                         chunk=_chunk(piece),
@@ -160,14 +175,22 @@ def run(
                     )
                     samples, nfe, backward = result.samples, nfe + result.nfe, backward + result.backward
                 m = problem.y.numel()
-                squares += m * float(problem.data_fit(samples).double().square().mean())
+                squares += m * float(asked.data_fit(samples).double().square().mean())
                 weight += m
+                if separated is not None:
+                    x, n = apart(result)
+                    samples = x.samples
+                    separated.add(n.mean[None].cpu().numpy(), row, column)
                 canvas.add(samples[(..., *piece.inside)].cpu().numpy(), row, column)
                 done += 1
                 progress(done / total)
-            canvas.finish_above(rows[i + 1].start if i + 1 < len(rows) else task.shape[1])
+            for board in (canvas, separated):
+                if board is not None:
+                    board.finish_above(rows[i + 1].start if i + 1 < len(rows) else task.shape[1])
     except BaseException:
         canvas.close()
+        if separated is not None:
+            separated.close()
         raise
     return Outcome(
         canvas=canvas,
@@ -177,6 +200,7 @@ def run(
         draws=0 if sampler is None else draws,
         tiles=total,
         seconds=time.perf_counter() - start,
+        noise=separated,
     )
 
 

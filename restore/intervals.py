@@ -132,4 +132,4 @@ def _operator(prepared: Prepared, request: Request) -> tuple[str, float]:
         return f"{family if named else 'measured'} blur", max(math.sqrt(float(sum(variances)) / 2), 0.1)
     if request.verb == "upscale":
         return f"{operator['factor']} times, {operator['kernel']} kernel", 1.0
-    return "white noise", 1.0
+    return "structured noise" if request.separated else "white noise", 1.0

@@ -47,6 +47,11 @@ class Request:
     sigma: float | None = None
     calibration: str | None = None
 
+    @property
+    def separated(self) -> bool:
+        """Whether the noise has a prior of its own."""
+        return self.settings.get("noise_prior") is not None
+
 
 @dataclass(frozen=True)
 class Job:
@@ -75,6 +80,7 @@ class Tools:
     sampler: Sampler
     make: Make
     device: torch.device
+    noise_prior: Denoiser | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ def prepare(job: Job, request: Request, tools: Tools) -> Prepared:
     missing = _missing(picture, request)
     # What stands in the holes decides neither the units nor whether the picture is grey.
     known = picture.data if missing is None else picture.data[:, ~missing]
-    units, notes = _units(picture, known)
+    units, notes = _own_units(picture, known) if request.separated else _units(picture, known)
     data, copies = units.inward(picture.data), 1
     if len(known) == 3 and np.array_equal(known[0], known[1]) and np.array_equal(known[0], known[2]):
         data, copies = data[:1], 3
@@ -145,6 +151,9 @@ def prepare(job: Job, request: Request, tools: Tools) -> Prepared:
         if not tools.prior.accepts(task.shape):
             wanted = f"{tools.prior.shape} for this prior"
             raise Unrestorable(f"signals of shape {task.shape}", wanted, "choose another with --prior")
+        if tools.noise_prior is not None and not tools.noise_prior.accepts(task.shape):
+            seen = "a grey picture" if task.shape[0] == 1 else "a picture in colour"
+            raise Unrestorable(seen, "the kind that the noise prior was learnt on", "choose another with --noise-prior")
     except Unrestorable as error:
         raise InputError(job.source, error.seen, error.wanted, error.cure) from error
     if noise.sigma > tools.prior.sigma_max:
@@ -171,6 +180,7 @@ def execute(prepared: Prepared, request: Request, tools: Tools, progress: Progre
             tile=request.settings["tile"],
             spool=nearest_folder(prepared.job.output),
             progress=progress,
+            noise_prior=tools.noise_prior,
         )
     except Unrestorable as error:
         raise InputError(prepared.job.source, error.seen, error.wanted, error.cure) from error
@@ -223,6 +233,21 @@ def _units(picture: Picture, known: np.ndarray) -> tuple[Units, list[str]]:
     return Units(low, high), [f"values {low:.4g} to {high:.4g} are mapped to 0 to 1 for the work, and back"]
 
 
+def _own_units(picture: Picture, known: np.ndarray) -> tuple[Units, list[str]]:
+    """The units of the recordings that a prior on noise was learnt on: whites near 1, whatever the picture reaches.
+
+    Raises:
+        InputError: the picture has other units.
+    """
+    low, high = float(known.min()), float(known.max())
+    if low < -1 or high > 2:
+        raise InputError(
+            picture.path, f"values {low:.4g} to {high:.4g}", "whites near 1, as in the recordings of the noise",
+            "divide its values by that of white",
+        )  # fmt: skip
+    return Units(), []
+
+
 def _task(
     data: np.ndarray, missing: np.ndarray | None, picture: Picture, request: Request, make: Make
 ) -> tuple[Task, Picture]:
@@ -247,4 +272,5 @@ def _noise(task: Task, picture: Picture, units: Units, request: Request, tools: 
         return Noise(request.noise / units.scale, estimated=False)
     rounding = {"uint8": 1 / 255, "uint16": 1 / 65535, "float32": 0.0}[picture.depth] / 12**0.5 / units.scale
     limits = None if picture.depth == "float32" else (0.0, 1.0)
-    return judge_noise(task, limits, max(rounding, tools.prior.sigma_min), tools.prior, tools.device)
+    prior = tools.prior if tools.noise_prior is None else None
+    return judge_noise(task, limits, max(rounding, tools.prior.sigma_min), prior, tools.device)

@@ -32,9 +32,10 @@ from restore.report import panel, std_map
 
 Record = dict[str, Any]
 
+ZERO = "mid-grey is zero"
 # A panel shows a large picture averaged down to about so many pixels.
 _PANEL_PIXELS = 1_000_000
-_SIDE = r"_(?:panel|std|sample-\d+)\.\w+"
+_SIDE = r"_(?:panel|std|noise|sample-\d+)\.\w+"
 
 
 def finished(job: Job, request: Request) -> bool:
@@ -48,7 +49,8 @@ def finished(job: Job, request: Request) -> bool:
     if owner is not None:
         raise _in_the_way(job.beside(RECORD), f"belongs to {owner}")
     known = set() if record is None else {job.output.name, job.beside(RECORD).name, *record["files"]}
-    may_write = [job.output, *map(job.beside, beside.endings(job.output, request.draws, request.extras))]
+    endings = beside.endings(job.output, request.draws, request.extras, request.separated)
+    may_write = [job.output, *map(job.beside, endings)]
     for path in may_write:
         if path.name not in known and path.exists():
             raise _in_the_way(path, "exists, and was not made by restore")
@@ -108,6 +110,8 @@ def describe_request(request: Request) -> Record:
         plain["calibration_sha256"] = sha256(Path(request.calibration))
     with contextlib.suppress(KeyError, OSError, ValueError):  # a prior of another kind has no file of weights
         plain["prior_sha256"] = sha256(find_prior(request.settings["prior"]["name"]) / WEIGHTS)
+    if request.separated:
+        plain["noise_prior_sha256"] = sha256(find_prior(request.settings["noise_prior"]) / WEIGHTS)
     plain["version"] = __version__
     return json.loads(json.dumps(plain))
 
@@ -135,7 +139,8 @@ def write(
     job = prepared.job
     before, _ = _claim(job)
     old = set() if before is None else set(before["files"])
-    names = [job.beside(e).name for e in beside.endings(job.output, request.draws, request.extras) if e != RECORD]
+    endings = beside.endings(job.output, request.draws, request.extras, request.separated)
+    names = [job.beside(e).name for e in endings if e != RECORD]
     if old or names:
         held = {"path": str(job.output.absolute()), "sha256": sha256(job.output) if job.output.exists() else None}
         _write_record(job.beside(RECORD), {"output": held, "files": sorted(old.union(names))})
@@ -218,6 +223,13 @@ def _extras(
         notes.append(f"{std_map(spread, scaled, what)}; {found.words} ({found.why})")
         files.append(spread.name)
         shown.append((f"{what}\n{found.words}", _small(scaled)[0]))
+    if outcome.noise is not None:
+        path = job.beside(beside.noise(job.output))
+        noise = pixels(prepared, outcome.noise.mean.read() + np.float32(0.5))
+        write_picture(path, noise, prepared.like)
+        notes.append(f"{path.name} is the mean of the separated noise; {ZERO}")
+        files.append(path.name)
+        shown.append((f"separated noise\n{ZERO}", _small(noise)))
     panel(board, shown + last)
     return [*files, board.name], notes
 

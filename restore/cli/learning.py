@@ -36,9 +36,10 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             device=None if options.device in (None, "auto") else options.device,
             seed=options.seed,
             resume=not options.restart,
+            noise=options.noise_only,
             **given,
         )
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
-    print(f"wrote {out}; use it with --prior {out}")
+    print(f"wrote {out}; use it with {'--noise-prior' if options.noise_only else '--prior'} {out}")
     return 0

@@ -156,6 +156,8 @@ def _drawing(p: Parser) -> None:
 
 def _denoise(p: Parser) -> None:
     _restoring(p)
+    p.add_argument("--noise-prior", metavar="PATH", help="the noise has a structure, which this folder knows "
+                   "(`restore learn --noise-only`); --noise is then the white noise besides it")  # fmt: skip
 
 
 def _inpaint(p: Parser) -> None:
@@ -231,6 +233,8 @@ def _learn(p: Parser) -> None:
     p.add_argument("--patch", type=count, metavar="PIXELS", help="side of a patch")
     p.add_argument("--device", metavar="NAME")
     p.add_argument("--seed", type=seed, default=0, metavar="N")
+    p.add_argument("--noise-only", action="store_true", help="the pictures are recordings of noise alone around "
+                   "mid-grey, which stands for zero; the prior is for --noise-prior")  # fmt: skip
     p.add_argument("--restart", action="store_true", help="do not go on with the run found in PRIOR")
 
 

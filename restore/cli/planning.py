@@ -16,19 +16,25 @@ from restore.modalities.image import FORMATS, list_pictures
 
 from .options import UsageError
 
-BESIDE = re.compile(r"(.+)_(?:std|panel|sample-\d+)")
+BESIDE = re.compile(r"(.+)_(?:std|panel|noise|sample-\d+)")
 ENDINGS = {"denoise": "_denoised", "inpaint": "_inpainted", "deblur": "_deblurred", "upscale": "_upscaled"}
 
 Plan = tuple[Path, Path, str, Path]  # source, output, what the side files' names begin with, place in its folder
 
 
 def plan(
-    verb: str, inputs: Sequence[str], out: str | None, draws: int, extras: bool, aids: Sequence[Path]
+    verb: str,
+    inputs: Sequence[str],
+    out: str | None,
+    draws: int,
+    extras: bool,
+    aids: Sequence[Path],
+    separated: bool = False,
 ) -> tuple[list[Plan], list[InputError]]:
     """One entry for each picture, and the inputs that there are not.
 
     Args:
-        draws, extras: of the request; they decide what stands beside each output.
+        draws, extras, separated: of the request; they decide what stands beside each output.
         aids: what is read besides the pictures (masks, truths, a kernel): files, or folders that mirror the pictures'.
 
     Raises:
@@ -53,7 +59,7 @@ def plan(
     for source, output, relative in pairs:
         alone = stems[_place(output)] == 1 and _place(output) not in taken
         plans.append((source, output, output.stem if alone else output.name, relative))
-    check_plans(plans, draws, extras, read)
+    check_plans(plans, draws, extras, read, separated)
     return plans, missing
 
 
@@ -109,7 +115,7 @@ def _file(source: Path, out: str | None, several: bool, verb: str) -> Path:
     return target
 
 
-def check_plans(plans: Sequence[Plan], draws: int, extras: bool, read: Iterable[Path]) -> None:
+def check_plans(plans: Sequence[Plan], draws: int, extras: bool, read: Iterable[Path], separated: bool = False) -> None:
     """`check_outputs` for the outputs and for all that will stand beside them.
 
     Raises:
@@ -117,7 +123,7 @@ def check_plans(plans: Sequence[Plan], draws: int, extras: bool, read: Iterable[
     """
     pairs = [(source, output) for source, output, _, _ in plans]
     for source, output, side, _ in plans:
-        pairs += [(source, output.parent / f"{side}{e}") for e in beside.endings(output, draws, extras)]
+        pairs += [(source, output.parent / f"{side}{e}") for e in beside.endings(output, draws, extras, separated)]
     check_outputs(pairs, read)
 
 

@@ -112,6 +112,8 @@ def _task(prepared: Prepared, request: Request) -> str:
         kept = prepared.task.kept
         missing = 0.0 if kept is None else 100 * (1 - kept.mean())
         return f"{missing:.3g} % of the pixels are missing, as {request.mask or 'the alpha channel'} says"
+    if request.separated:
+        return f"y = x + n + white noise, n as {request.settings['noise_prior']} knows it"
     return "y = x + noise"
 
 

@@ -15,6 +15,7 @@ from .options import UsageError, split_overrides
 from .settings import names, quoted, settings
 
 DEFAULT_DRAWS = 4
+FOR_STRUCTURED_NOISE = "moment_matching"  # what the two sources owe to each other is a matter of how sure each prior is
 OPERATORS = {"denoise": "identity", "inpaint": "mask", "deblur": "blur", "upscale": "downsample"}
 
 
@@ -32,12 +33,16 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     from .planning import plan
     from .working import do_all
 
-    count = draws(verb, composed["samples"], sampling=any("sampler" in o for o in [*drawing(options), *overrides]))
+    separated = composed["noise_prior"] is not None
+    if separated and verb != "denoise":
+        raise UsageError(f"a noise_prior is for denoise, and this is {verb}: leave it out")
+    sampling = separated or any("sampler" in o for o in [*drawing(options), *overrides])
+    count = draws(verb, composed["samples"], sampling)
     extras = composed["samples"] is not None
     if options.calibration not in (None, "none") and (composed["samples"] or 1) < 2:
         raise UsageError("--calibration scales the map that --samples K writes: say --samples 8, for example")
     aids = _aids(getattr(options, "mask", None), getattr(options, "ref", None), composed, options.calibration)
-    plans, missing = plan(verb, inputs, options.output, count, extras, aids)
+    plans, missing = plan(verb, inputs, options.output, count, extras, aids, separated)
     from restore.jobs import Job, Request
 
     request = Request(
@@ -60,7 +65,15 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
 def preset(verb: str, options: argparse.Namespace) -> list[str]:
     """The overrides that a verb and its options stand for; what is typed as `key=value` comes after them."""
     told = {name: getattr(options, name) for name in ("kernel", "boundary", "factor") if hasattr(options, name)}
-    return [*undoing(verb, told), *drawing(options)]
+    return [*undoing(verb, told), *_separating(options), *drawing(options)]
+
+
+def _separating(options: argparse.Namespace) -> list[str]:
+    """Overrides for noise with a prior of its own; another sampler may be typed after them."""
+    named = getattr(options, "noise_prior", None)
+    if named is None:
+        return []
+    return [f"noise_prior={quoted(_from_anywhere(named))}", f"sampler={FOR_STRUCTURED_NOISE}"]
 
 
 def undoing(verb: str, told: dict[str, Any]) -> list[str]:
@@ -183,9 +196,8 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
         calibration=plain.get("calibration"),
     )
     place = source, output, side, Path(source.name)
-    check_plans(
-        [place], request.draws, request.extras, _aids(plain["mask"], None, request.settings, request.calibration)
-    )
+    aids = _aids(plain["mask"], None, request.settings, request.calibration)
+    check_plans([place], request.draws, request.extras, aids, request.separated)
     check_request(request)
     now = {**describe_request(request), "input_sha256": sha256(source) if source.is_file() else None}
     for key, wanted in {**plain, "input_sha256": record["input"]["sha256"]}.items():

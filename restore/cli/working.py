@@ -134,7 +134,7 @@ def do(
         try:
             record = write(prepared, outcome, request, kit.device, argv, truth)
         finally:
-            outcome.canvas.close()
+            outcome.close()
         return Report((*lines, *ending(record, prepared.notes)), record)
     except InputError as error:
         return Report((), error=str(error))
@@ -168,7 +168,7 @@ def restored(job: Any, request: Any, setting: str = "") -> Iterator[tuple[Any, A
     try:
         yield prepared, outcome
     finally:
-        outcome.canvas.close()
+        outcome.close()
 
 
 def scored(job: Any, request: Any, truth: np.ndarray, setting: str, picture: str) -> tuple[Any, np.ndarray, np.ndarray]:
@@ -195,8 +195,10 @@ def tools(composed: str) -> Any:
     import torch
 
     from restore.jobs import Tools
+    from restore.priors.store import load_prior
 
     config: Plain = json.loads(composed)
+    named = config.get("noise_prior")
     try:
         name = config["device"]
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
@@ -210,6 +212,7 @@ def tools(composed: str) -> Any:
             sampler=_instantiate(config["sampler"]),
             make=partial(_instantiate, config["operator"]),
             device=device,
+            noise_prior=None if named is None else load_prior(named, noise=True).to(device),
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -12,10 +12,15 @@ def write_card(
 ) -> None:
     """Write `README.md`: what was trained, how, how well, what is left to say by the person who publishes it."""
     recipe = "\n".join(f"| {k} | {v} |" for k, v in run.items())
+    what = f"""A denoiser for pictures, grey and colour, of any size: `load_prior("{folder.name}")`.
+Units: `[0, 1]` at the border, `[-1, 1]` inside (`config.json`)."""
+    if run.get("noise"):
+        what = f"""A denoiser for recordings of noise alone, of any size: `load_prior("{folder.name}", noise=True)`, or
+`restore denoise --noise-prior`. Units: signed noise on pictures in `[0, 1]`, stored around mid-grey, which stands for
+zero: `[-0.5, 0.5]` at the border, `[-1, 1]` inside (`config.json`)."""
     text = f"""# {folder.resolve().name}
 
-A denoiser for pictures, grey and colour, of any size: `load_prior("{folder.name}")`.
-Units: `[0, 1]` at the border, `[-1, 1]` inside (`config.json`). Weights: float16, exponential average of training.
+{what} Weights: float16, exponential average of training.
 
 Data, licence, attribution: *to be filled in before these weights are passed on.*
 

@@ -86,20 +86,24 @@ class Patches:
     """Random square patches of colour and grey pictures, in `[-1, 1]`.
 
     A picture is drawn with a probability proportional to its number of pixels. A patch is flipped and turned at random,
-    and sometimes cut larger and shrunk, so that one picture shows its content at several scales.
+    and sometimes cut larger and shrunk, so that one picture shows its content at several scales. Recordings of noise
+    are not: rows are not columns, and shrunk noise is weaker.
 
     Args:
         pictures: uint8, `(C, H, W)`.
         size: side of a patch.
         grey: share of the batches drawn as luminance; 1 if no picture has colour.
         shrink: share of the patches that are shrunk, by a factor up to `largest`.
+        turn: whether patches are flipped and turned.
     """
 
     largest = 2.0
 
-    def __init__(self, pictures: Sequence[Tensor], size: int, grey: float = 0.35, shrink: float = 0.3):
+    def __init__(
+        self, pictures: Sequence[Tensor], size: int, grey: float = 0.35, shrink: float = 0.3, turn: bool = True
+    ):
         self.colour = [p for p in pictures if p.shape[0] == 3]
-        self.all, self.size, self.shrink = list(pictures), size, shrink
+        self.all, self.size, self.shrink, self.turn = list(pictures), size, shrink, turn
         self.grey = grey if self.colour else 1.0
 
     def batch(self, count: int, rng: torch.Generator) -> Tensor:
@@ -123,6 +127,8 @@ class Patches:
             patch = T.rgb_to_grayscale(patch)
         if side != self.size:
             patch = T.resize(patch, [self.size, self.size], antialias=True)
+        if not self.turn:
+            return patch
         if draw[4] < 0.5:
             patch = patch.flip(2)
         if draw[5] < 0.5:

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT = "state.pt"
 CROPS, LEVELS = 48, 18  # behind the table of spectra
+AS_RECORDED: dict[str, Any] = {"shrink": 0.0, "turn": False}  # patches of noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,7 @@ def learn(
     device: str | None = None,
     seed: int = 0,
     resume: bool = True,
+    noise: bool = False,
 ) -> Path:
     """Train a prior on folders of pictures and write it to `out`; the path of `out`.
 
@@ -141,9 +143,12 @@ def learn(
         every: steps between checkpoints, each with a validation PSNR.
         device: torch device; by default a CUDA GPU if there is one.
         resume: False starts again and overwrites what `out` holds.
+        noise: the pictures are recordings of noise alone, all grey or all colour, stored around mid-grey (zero is 0.5).
+            What is learnt is a prior on signed noise, in the units of pictures in `[0, 1]`.
 
     Raises:
-        InputError: a folder is missing, holds no usable pictures, or `out` holds a run of another recipe.
+        InputError: a folder is missing, holds no usable pictures or grey noise beside coloured noise, or `out` holds a
+            run of another recipe.
         ValueError: the objective is unknown.
         FloatingPointError: the loss is not finite.
     """
@@ -153,16 +158,21 @@ def learn(
     paths = find_pictures(folders)
     held_out = min(held_out, len(paths) // 4)
     held = [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
-    patches = Patches(load_pictures([p for p in paths if p not in held], smallest=patch), patch)
+    pictures = load_pictures([p for p in paths if p not in held], smallest=patch)
+    patches = noise_patches(pictures, patch, folders[0]) if noise else Patches(pictures, patch)
     validation = [p[None, :, :256, :256].to(where).float() / 127.5 - 1 for p in (load_pictures(held) if held else [])]
 
     torch.manual_seed(seed)
     channels = (1, 3) if patches.colour else (1,)  # a stem that saw nothing would answer all the same
+    if noise and patches.colour:
+        channels = (3,)
     denoiser, average = (EDMDenoiser(UNet(channels, widths, blocks)).to(where) for _ in range(2))
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
     trainer = Trainer(denoiser, objective, patches, recipe, seed)
     run = {**asdict(recipe), "objective": repr(objective), "widths": list(widths), "blocks": list(blocks), "seed": seed}
     run["pictures"] = len(patches.all)
+    if noise:
+        run["noise"] = True
 
     history: list[dict[str, float]] = []
     if resume and (out / CHECKPOINT).exists():
@@ -187,20 +197,28 @@ def learn(
         losses.clear()
         if psnr:
             log.info("validation PSNR at 25/255: %s", ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items()))
-        save_prior(average, out)
+        save_prior(average, out, noise=noise)
         write_card(out, run, history, [p.name for p in held])
         # Last: a run whose checkpoint says it is done has a prior that is.
         with atomic_write(out / CHECKPOINT) as temporary:
             torch.save({"trainer": trainer.state_dict(), "history": history, "run": run}, temporary)
     average.load_state_dict(trainer.average)
-    table = measure_spectra(average, patches.all, where, seed)
+    table = measure_spectra(average, patches.all, where, seed, noise=noise)
     if table is not None:
         save_table(table, out)
     return out
 
 
+def noise_patches(recordings: Sequence[Tensor], size: int, folder: Path) -> Patches:
+    """Patches of recordings of noise, as they are. Raises InputError where some are grey and some are in colour."""
+    if len({p.shape[0] for p in recordings}) > 1:
+        cure = "learn a prior of each kind: the luminance of coloured noise is weaker than the noise of a channel"
+        raise InputError(folder, "grey and coloured recordings of noise", "one of the two", cure)
+    return Patches(recordings, size, grey=0.0, **AS_RECORDED)
+
+
 def measure_spectra(
-    denoiser: EDMDenoiser, pictures: Sequence[Tensor], device: torch.device, seed: int
+    denoiser: EDMDenoiser, pictures: Sequence[Tensor], device: torch.device, seed: int, *, noise: bool = False
 ) -> SpectralTable | None:
     """How sure a denoiser is on patches of what it was trained on: `CROPS` of them, at `LEVELS` noise levels.
 
@@ -212,7 +230,7 @@ def measure_spectra(
     sigmas = torch.logspace(math.log10(max(denoiser.sigma_min, 0.005)), math.log10(min(denoiser.sigma_max, 10)), LEVELS)
     spectra = {}
     for channels in denoiser.network.channels:
-        patches = Patches(pictures, size, grey=float(channels == 1))
+        patches = Patches(pictures, size, grey=float(channels == 1), **(AS_RECORDED if noise else {}))
         rng = torch.Generator().manual_seed(seed)
         batches = [patches.batch(8, rng).to(device) for _ in range(CROPS // 8)]
         spectra[channels] = residual_spectra(denoiser, batches, sigmas.tolist(), seed=seed)
@@ -255,6 +273,8 @@ def validate(denoiser: Denoiser, pictures: Sequence[Tensor], sigma: float = 25 /
     for i, picture in enumerate(pictures):
         kinds = {"colour": picture, "grey": rgb_to_grayscale(picture)} if picture.shape[1] == 3 else {"grey": picture}
         for kind, clean in kinds.items():
+            if not denoiser.accepts(tuple(clean.shape[1:])):
+                continue
             rng = torch.Generator().manual_seed(i)
             noisy = clean + 2 * sigma * torch.randn(clean.shape, generator=rng).to(clean)
             with torch.no_grad():

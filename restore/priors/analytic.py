@@ -155,6 +155,13 @@ class GaussianMixture(Denoiser):
         )
 
 
+def side_by_side(a: GaussianMixture, b: GaussianMixture) -> GaussianMixture:
+    """Two independent signals of the same spatial size as one, `(C_a + C_b, *spatial)`: what `Product(a, b)` is."""
+    means = [torch.cat([m, n]) for m in a.means for n in b.means]
+    covariances = [torch.block_diag(C, S) for C in a.covariances for S in b.covariances]
+    return GaussianMixture(torch.outer(a.weights, b.weights).flatten(), torch.stack(means), torch.stack(covariances))
+
+
 class Gaussian(GaussianMixture):
     """`p(x) = N(x; mean, covariance)`.
 

@@ -37,6 +37,15 @@ class Covariance(ABC):
         z = cg(lambda v: A.forward(self(A.adjoint(v))) + sigma_y**2 * v, r)
         return self(A.adjoint(z))
 
+    def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
+        """About the diagonal of `A C A'` in the modes of data that are pictures, `(C, H, W // 2 + 1)` in the layout of
+        `Stationary`: for preconditioning. `None` where it is not known.
+
+        Args:
+            r: data, `(B, C, H, W)`.
+        """
+        return None
+
 
 class Scalar(Covariance):
     """`C = variance I`: every number of the signal equally unsure, none linked to another."""
@@ -50,6 +59,11 @@ class Scalar(Covariance):
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
         return pull(A, r, sigma_y**2 / self.variance)
 
+    def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
+        if A.gram is None or r.ndim != 4:
+            return None
+        return r.new_full((*r.shape[1:-1], r.shape[-1] // 2 + 1), self.variance * A.gram)
+
 
 class Times(Covariance):
     """`factor C`: the same in other units."""
@@ -62,6 +76,10 @@ class Times(Covariance):
 
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
         return self.C.gain(A, r, sigma_y / math.sqrt(self.factor))
+
+    def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
+        through = self.C.seen_through(A, r)
+        return None if through is None else self.factor * through
 
 
 class Stationary(Covariance):
@@ -87,6 +105,11 @@ class Stationary(Covariance):
 
         b = A.adjoint(r) / sigma_y**2
         return cg(precision, b, precondition=lambda v: filtered(v, 1 / (1 / self.spectrum + told)), tol=1e-2)
+
+    def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
+        if A.ishape != A.oshape:
+            return None
+        return self.spectrum * mean_response(A, r, self.spectrum.shape)
 
 
 def filtered(v: Tensor, spectrum: Tensor) -> Tensor:

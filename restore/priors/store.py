@@ -32,14 +32,22 @@ def shipped_priors() -> list[str]:
     return sorted(folder.parent.name for folder in SHIPPED.glob(f"*/{CONFIG}"))
 
 
-def load_prior(name: str | Path) -> Denoiser:
+def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
     """The prior of that name or folder, in `[0, 1]` units, ready for inference (weights frozen, on the CPU).
 
+    Args:
+        noise: whether a prior on signed noise is wanted, learnt on recordings of noise alone, or one on pictures.
+
     Raises:
-        InputError: no such name or folder, or its files are missing, damaged, pickled or of another architecture.
+        InputError: no such name or folder, it is a prior on the other of the two, or its files are missing, damaged,
+            pickled or of another architecture.
     """
     folder = find_prior(name)
     config = read_config(folder / CONFIG)
+    if config.get("noise", False) != noise:
+        kinds = ("a prior on pictures", "a prior on noise")
+        cure = "learn one by `restore learn recordings/ --noise-only`" if noise else "give it as --noise-prior"
+        raise InputError(folder, kinds[not noise], kinds[noise], cure)
     try:
         denoiser = EDMDenoiser(UNet(**config["network"]), **config["denoiser"])
         units = config["units"]
@@ -55,10 +63,14 @@ def load_prior(name: str | Path) -> Denoiser:
     return prior.to(memory_format=channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
-def save_prior(denoiser: EDMDenoiser, folder: Path) -> None:
-    """Write weights and config of a denoiser of `[-1, 1]` pictures to `folder`. Raises OutputError."""
+def save_prior(denoiser: EDMDenoiser, folder: Path, *, noise: bool = False) -> None:
+    """Write weights and config of a denoiser of `[-1, 1]` pictures to `folder`. Raises OutputError.
+
+    Args:
+        noise: the pictures are of noise alone, with zero in the middle: [-0.5, 0.5] becomes [-1, 1].
+    """
     network = denoiser.network
-    config = {
+    config: dict[str, Any] = {
         "network": {
             "channels": network.channels,
             "widths": network.widths,
@@ -70,8 +82,10 @@ def save_prior(denoiser: EDMDenoiser, folder: Path) -> None:
             "sigma_min": denoiser.sigma_min,
             "sigma_max": denoiser.sigma_max,
         },
-        "units": {"scale": 2, "shift": -1},  # [0, 1] -> [-1, 1]
+        "units": {"scale": 2, "shift": 0 if noise else -1},  # [0, 1] -> [-1, 1]
     }
+    if noise:
+        config["noise"] = True
     weights = {k: v.detach().cpu().half().contiguous() for k, v in denoiser.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))
