@@ -54,10 +54,12 @@ def cg(
     precondition: Callable[[Tensor], Tensor] = lambda r: r,
     tol: float | None = None,
     max_iter: int = 1000,
+    floor: float | None = None,
 ) -> Tensor:
     """Solve `M x = b` for a symmetric positive (semi-)definite `M`, each row of the batch on its own.
 
-    Started from zero, so for a singular but consistent system the answer is the minimum-norm solution.
+    Started from zero, so for a singular but consistent system the answer is the minimum-norm solution. With `floor`
+    set, `M` may be anything: where it is not what it should be, a row stops with what it has.
 
     Args:
         matvec: `M`, mapping `(B, ...)` to `(B, ...)`.
@@ -65,6 +67,8 @@ def cg(
         precondition: an approximation of `M^-1`, symmetric and positive.
         tol: relative residual `||b - M x|| / ||b||` to reach; `None` takes 1e-10 in float64 and 1e-5 otherwise.
         max_iter: iterations after which the solver gives up.
+        floor: the smallest eigenvalue `M` should have. A row stops before its first direction of less curvature than
+            half of it, and after `max_iter`, without an error; `None` raises.
 
     Raises:
         ConvergenceError: the tolerance was not reached, or `M` is seen not to be positive.
@@ -84,13 +88,18 @@ def cg(
         raise ConvergenceError(
             "the right-hand side holds NaN or infinite values, or values whose square overflows: mend the data first"
         )
+    stopped = torch.zeros_like(rr, dtype=torch.bool)
     for _ in range(max_iter):
-        active = ~(rr <= target)  # NaN is active, so that the test of curvature sees it
+        active = ~(rr <= target) & ~stopped  # NaN is active, so that the test of curvature sees it
         if not active.any():
             return x
         q = matvec(p)
         curvature = dot(p, q)
-        if not bool((torch.minimum(curvature, rz)[active] > 0).all()):
+        if floor is not None:
+            stopped |= ~(curvature > floor / 2 * dot(p, p))
+            active &= ~stopped
+            q = q.masked_fill(column(stopped).bool(), 0)  # so that no infinite number of theirs is multiplied by zero
+        elif not bool((torch.minimum(curvature, rz)[active] > 0).all()):
             worst = torch.minimum(curvature, rz)[active].min().item()
             raise ConvergenceError(
                 f"conjugate gradients met a direction of curvature {worst:.3g}, where a positive matrix has only "
@@ -103,7 +112,7 @@ def cg(
         rr, rz_new = dot(r, r), dot(r, z)
         p = z + column(torch.where(active, rz_new / torch.where(active, rz, 1.0), 0.0)) * p
         rz = rz_new
-    if bool((rr <= target).all()):
+    if floor is not None or bool((rr <= target).all()):
         return x
     reached = (rr / dot(b, b)).max().sqrt().item()
     raise ConvergenceError(

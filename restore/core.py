@@ -23,7 +23,8 @@ class Restoration:
     Attributes:
         samples: `(S, *ishape)`.
         problem: what was asked.
-        nfe: denoiser calls per draw; `backward` of them were differentiated through.
+        nfe: denoiser calls per draw.
+        backward: products with the denoiser's Jacobian per draw, by backward or by forward differentiation.
         seconds: wall time of all draws together.
         seed: the seed that gives the same draws again.
     """
@@ -55,7 +56,8 @@ class Restoration:
 
 
 class _Counted(Denoiser):
-    """A denoiser that counts its calls in rows: local to one call of `restore`, so that nothing else keeps state."""
+    """A denoiser that counts its calls, and products with its Jacobian, in rows: local to one call of `restore`, so
+    that nothing else keeps state."""
 
     def __init__(self, prior: Denoiser):
         super().__init__()
@@ -68,6 +70,10 @@ class _Counted(Denoiser):
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         return self.prior.accepts(shape)
+
+    def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
+        self.backwards += x.shape[0]
+        return self.prior.jvp(x, sigma, v)
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         self.forwards += x.shape[0]

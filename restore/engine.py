@@ -50,7 +50,8 @@ class Outcome:
         canvas: samples, mean and spread; the caller closes the outcome.
         data_fit: `||y - A x|| / (sigma sqrt(m))` over all tiles and draws: 1 for draws from the posterior. For a
             posterior mean it lies below.
-        nfe: denoiser calls per draw and tile; `backward` of them were differentiated through.
+        nfe: denoiser calls per draw and tile.
+        backward: products with the denoiser's Jacobian per draw and tile.
         draws: how many; 0 where the mean took one call of the prior instead.
         tiles, seconds: how many, and how long.
         noise: the mean of the noise that was separated, if it has a prior of its own.

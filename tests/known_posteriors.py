@@ -22,8 +22,8 @@ from restore.samplers.base import Sampler
 from restore.uncertainty.exact import Exactness, exactness
 
 NOISE = 0.05
-PRIORS = ("gaussian", "mixture")
-OPERATORS = ("mask", "blur", "downsample")
+PRIORS = ("gaussian", "mixture", "skewed")
+OPERATORS = ("mask", "blur", "downsample", "downsample4")
 
 
 def covariance(size: int) -> Tensor:
@@ -37,7 +37,11 @@ def covariance(size: int) -> Tensor:
 
 
 def prior(name: str, size: int) -> GaussianMixture:
-    """A Gaussian around 0.5, or four of them that differ in fine patterns, which data of any of the operators hide."""
+    """A Gaussian around 0.5, four of them that differ in fine patterns, or three that differ in spread too.
+
+    The fine patterns are hidden from any of the operators. In the skewed mixture the rarer a component, the farther and
+    wider it is: along checks, which averages hide, and along a wave of eight pixels, which they do not.
+    """
     D = _prior(name, size)
     D.sigma_min, D.sigma_max = 0.001, 10.0  # the range of a prior learnt on pictures in [0, 1]
     return D
@@ -49,20 +53,30 @@ def _prior(name: str, size: int) -> GaussianMixture:
         return Gaussian(mean, C)
     i, j = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     checks, stripes = (-1.0) ** (i + j), (-1.0) ** i
+    if name == "skewed":
+        fine, wave = (a * v.double() / v.norm() for a, v in ((0.12, checks), (0.2, torch.cos(torch.pi * j / 4))))
+        apart = torch.stack([torch.zeros_like(fine), fine, fine + wave])[:, None]
+        wider = torch.stack([torch.zeros_like(C), outer(fine), outer(fine) + outer(wave)])
+        return GaussianMixture(torch.tensor([0.6, 0.3, 0.1]), mean + apart, C / 4 + wider)
     patterns = torch.stack([checks, -checks, stripes, -stripes]).double()[:, None]
     # 8 / size: the same distance between the modes in standard deviations of the noise, whatever the size
     return GaussianMixture(torch.tensor([0.4, 0.3, 0.2, 0.1]), mean + 0.015 * 8 / size * patterns, C / 4)
 
 
+def outer(v: Tensor) -> Tensor:
+    """`v v'`, `(n, n)`."""
+    return v.flatten()[:, None] * v.flatten()
+
+
 def operator(name: str, size: int) -> LinearOperator:
-    """A random half of the pixels, a circular Gaussian blur of one pixel, or the means of 2 x 2 blocks."""
+    """A random half of the pixels, a circular Gaussian blur of one pixel, or the means of 2 x 2 or 4 x 4 blocks."""
     if name == "mask":
         kept = torch.randperm(size**2, generator=torch.Generator().manual_seed(1))[: size**2 // 2]
         return Mask(torch.zeros(size**2, dtype=torch.bool).index_fill(0, kept, True).reshape(1, size, size))
     if name == "blur":
         kernel = kernels.gaussian(1.0)[2:-2, 2:-2]
         return Blur(kernel / kernel.sum(), (1, size, size))
-    return Downsample((1, size, size), 2, "block")
+    return Downsample((1, size, size), 4 if name == "downsample4" else 2, "block")
 
 
 def problem(prior_name: str, operator_name: str, size: int) -> tuple[Problem, GaussianMixture]:

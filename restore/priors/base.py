@@ -39,6 +39,10 @@ class Denoiser(nn.Module, ABC):
         """
         return Scalar(sigma**2 * self.signal_std**2 / (sigma**2 + self.signal_std**2))
 
+    def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
+        """`(dD/dx) v`, by forward differentiation: `(B, *shape) -> (B, *shape)`."""
+        return torch.func.jvp(lambda x: self(x, sigma), (x,), (v,))[1]
+
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether one signal of this shape (no batch axis) fits."""
         return len(shape) == len(self.shape) and all(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from operators.base import LinearOperator, pull
 from operators.linalg import cg
+from operators.random import Draws
 
 CELLS = 16  # steps from frequency 0 to 1/2 along each axis, where spectra are averaged over near frequencies
 
@@ -46,6 +47,14 @@ class Covariance(ABC):
         """
         return None
 
+    def sample(self, rng: Draws, like: Tensor) -> Tensor:
+        """One draw of `N(0, C)` per row of `rng`, `(B, *shape)` as `like` is.
+
+        Raises:
+            NotImplementedError: of this covariance no root is known.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no root to draw with")
+
 
 class Scalar(Covariance):
     """`C = variance I`: every number of the signal equally unsure, none linked to another."""
@@ -64,6 +73,32 @@ class Scalar(Covariance):
             return None
         return r.new_full((*r.shape[1:-1], r.shape[-1] // 2 + 1), self.variance * A.gram)
 
+    def sample(self, rng: Draws, like: Tensor) -> Tensor:
+        return math.sqrt(self.variance) * rng.normal(like.shape[1:], like)
+
+
+class Diagonal(Covariance):
+    """`C = diag(variances)`: numbers not linked to another, each unsure by itself.
+
+    Args:
+        variances: positive, `(B, *shape)`.
+    """
+
+    def __init__(self, variances: Tensor):
+        self.variances = variances
+
+    def __call__(self, v: Tensor) -> Tensor:
+        return self.variances * v
+
+    def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
+        """To one percent or a hundred iterations, whichever comes first: at high sigma the system is badly conditioned,
+        and the answer worth less than the model."""
+        z = cg(lambda v: A.forward(self(A.adjoint(v))) + sigma_y**2 * v, r, tol=1e-2, max_iter=100, floor=sigma_y**2)
+        return self(A.adjoint(z))
+
+    def sample(self, rng: Draws, like: Tensor) -> Tensor:
+        return self.variances.sqrt() * rng.normal(like.shape[1:], like)
+
 
 class Times(Covariance):
     """`factor C`: the same in other units."""
@@ -80,6 +115,9 @@ class Times(Covariance):
     def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
         through = self.C.seen_through(A, r)
         return None if through is None else self.factor * through
+
+    def sample(self, rng: Draws, like: Tensor) -> Tensor:
+        return math.sqrt(self.factor) * self.C.sample(rng, like)
 
 
 class Stationary(Covariance):
@@ -110,6 +148,9 @@ class Stationary(Covariance):
         if A.ishape != A.oshape:
             return None
         return self.spectrum * mean_response(A, r, self.spectrum.shape)
+
+    def sample(self, rng: Draws, like: Tensor) -> Tensor:
+        return filtered(rng.normal(like.shape[1:], like), self.spectrum.sqrt())
 
 
 def filtered(v: Tensor, spectrum: Tensor) -> Tensor:
@@ -173,3 +214,11 @@ class Mixture(Covariance):
         within = ((flat[None] @ self.Q) * self.eigenvalues) @ self.Q.mT  # (K, B, n)
         between = self.deviations * (self.deviations * flat).sum(-1, keepdim=True)
         return torch.einsum("kb,kbn->bn", self.weights, within + between).reshape(v.shape)
+
+    def sample(self, rng: Draws, like: Tensor) -> Tensor:
+        """A draw of each component in proportion to the root of its weight: the covariance, not the shape, is right."""
+        K, n = self.deviations.shape[0], self.deviations.shape[-1]
+        along, apart = rng.normal((K, n), like), rng.normal((K,), like)  # (B, K, n), (B, K)
+        within = (along.transpose(0, 1) * self.eigenvalues.sqrt()) @ self.Q.mT  # (K, B, n)
+        each = within + self.deviations * apart.T[..., None]
+        return torch.einsum("kb,kbn->bn", self.weights.sqrt(), each).reshape(like.shape)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from operators.base import LinearOperator, Shape
 from operators.compose import HStack, Pack
 from operators.linalg import cg
+from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.priors.covariance import Covariance, filtered
 
@@ -73,6 +74,10 @@ class Blocks(Covariance):
 
     def __call__(self, v: Tensor) -> Tensor:
         return self.pack.join([C(part) for C, part in zip(self.parts, self.pack.split(v), strict=True)])
+
+    def sample(self, rng: Draws, like: Tensor) -> Tensor:
+        sources = zip(self.parts, self.pack.split(like), strict=True)
+        return self.pack.join([C.sample(rng, part) for C, part in sources])
 
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
         """For a sum of sources `H = (A_1, ..., A_k)`: conjugate gradients on `sum A_i C_i A_i' + sigma_y^2 I`,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -24,12 +25,14 @@ class Guided(Sampler):
         integrator: a rule of `restore.samplers.integrators`: `heun`, `euler`, `multistep`, `ancestral` or `sde`.
     """
 
+    rules: ClassVar[tuple[str, ...]] = RULES
+
     integrator: str = "sde"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.integrator not in RULES:
-            known = ", ".join(RULES)
+        if self.integrator not in self.rules:
+            known = ", ".join(self.rules)
             raise ValueError(f"{type(self).__name__}: integrator must be one of {known}, got {self.integrator!r}")
 
     @abstractmethod

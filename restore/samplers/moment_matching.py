@@ -3,40 +3,101 @@
 Peng, Zhu, Zhou, Zheng, "Improving Diffusion Models for Inverse Problems Using Optimal Posterior Covariance", ICML 2024
 (type II: no gradient through the network); also Boys et al. 2023 (TMPD), Rozet et al. 2024.
 
-`p(x0 | x_t)` is taken as `N(D, C)` with `D = D(x, sigma)` and `C` the prior's model of `Cov[x0 | x_t]`; then
+`p(x0 | x_t)` is taken as `N(D, C)` with `D = D(x, sigma)` and `C` a model of `Cov[x0 | x_t]`; given `y` it is then a
+Gaussian again, of mean `D + C A' (A C A' + sigma_y^2 I)^-1 (y - A D)`. A step from `sigma` to `tau > 0`:
 
-- `E[x0 | x_t, y] = D + C A' (A C A' + sigma_y^2 I)^-1 (y - A D)`.
+- `draw`: `x0 ~ N(D, C)` given `y`, `x' = x0 + c tau / sigma (x - x0) + tau sqrt(1 - c^2) n`, `c = (tau / sigma)^alpha`;
+- any rule of `restore.samplers.integrators`, with that mean.
 
-Claim: not exact, except for a Gaussian prior with its own covariance as the ladder is refined; otherwise as good as the
-Gaussian is. With a scalar `C` this is PiGDM's guidance without its gradient.
+Claim: not exact. For a Gaussian prior with its own covariance `draw` is, in any number of steps (but for where the
+ladder begins and ends), the rules are as the ladder is refined; otherwise both are as good as the Gaussian is. With a
+scalar `C` the rules are PiGDM's guidance without its gradient, and `draw` tends to DAPS with `alpha`.
+
+Departure: the papers put the mean into a rule. A draw in its place lets a step move by as much as the denoiser is
+unsure, and forgets at a rate `alpha` what earlier steps, with their cruder Gaussians, decided.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from operators.base import LinearOperator
+from operators.random import Draws
 from restore.priors.base import Denoiser
+from restore.priors.covariance import Covariance
+from restore.priors.jacobian import Jacobian, row_sums
 from restore.problem import Problem
+from restore.samplers.base import differentiable
+from restore.samplers.conditioning import white_data
 from restore.samplers.guided import Guided
+from restore.samplers.integrators import RULES, State
+
+COVARIANCES = ("model", "jacobian", "diagonal", "scalar")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MomentMatching(Guided):
-    """Moment matching with the covariance that the prior offers: exact for analytic priors, stationary for learnt ones.
+    """Moment matching, by default with the covariance that the prior offers: exact for analytic priors, stationary for
+    learnt ones.
 
-    Steps and rule were chosen on the exactness problems.
+    Steps, rule and `alpha` were chosen on the exactness problems.
+
+    Args:
+        integrator: `draw`, or a rule of `restore.samplers.integrators`.
+        alpha: rate at which `draw` renews the noise: 0 keeps it, 1 as the reverse diffusion does, infinity fresh noise.
+        covariance: `model`, what the prior offers; `jacobian`, `sigma^2 dD/dx` by products with it (Rozet et al. 2024),
+            which needs a rule, since nothing can be drawn with it; `diagonal`, its row sums (Boys et al. 2023);
+            `scalar`, that of white signals of the prior's `signal_std`.
+        products: with `jacobian`, iterations of conjugate gradients at each call of the denoiser, two products each.
     """
 
     exact: ClassVar[bool] = False
     needs: ClassVar[type] = LinearOperator
+    rules: ClassVar[tuple[str, ...]] = ("draw", *RULES)
 
     steps: int = 49
+    integrator: str = "draw"
+    alpha: float = 5.0
+    covariance: str = "model"
+    products: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._limit(0, None, "alpha")
+        self._limit(1, None, "products")
+        if self.covariance not in COVARIANCES:
+            known = ", ".join(COVARIANCES)
+            raise ValueError(f"MomentMatching: covariance must be one of {known}, got {self.covariance!r}")
+        if (self.covariance, self.integrator) == ("jacobian", "draw"):
+            raise ValueError("MomentMatching: nothing can be drawn with covariance=jacobian: choose integrator=heun")
+
+    def moments(self, x: Tensor, sigma: float, prior: Denoiser) -> tuple[Tensor, Covariance]:
+        """`D` and `C`."""
+        if self.covariance == "model":
+            return prior(x, sigma), prior.covariance(x, sigma)
+        if self.covariance == "scalar":
+            return prior(x, sigma), Denoiser.covariance(prior, x, sigma)
+        x, D = differentiable(prior, x, sigma, "MomentMatching with this covariance")
+        if self.covariance == "diagonal":
+            return D.detach(), row_sums(x, sigma, D)
+        return D.detach(), Jacobian(prior, x, sigma, D, tol=1e-4, max_iter=self.products)
 
     def posterior_mean(self, x: Tensor, sigma: float, problem: Problem, prior: Denoiser) -> Tensor:
         A, sigma_y = problem.linear_gaussian
-        D = prior(x, sigma)
-        return D + prior.covariance(x, sigma).gain(A, problem.y - A.forward(D), sigma_y)
+        D, C = self.moments(x, sigma, prior)
+        return D + C.gain(A, problem.y - A.forward(D), sigma_y)
+
+    def step(self, x: State, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> State:
+        if self.integrator != "draw" or sigma_next == 0:
+            return super().step(x, sigma, sigma_next, problem, prior, rng)
+        A, sigma_y = problem.linear_gaussian
+        tau, c = sigma_next, (sigma_next / sigma) ** self.alpha
+        D, C = self.moments(x.x, sigma, prior)
+        z = D + C.sample(rng, D)  # perturb and solve: a draw of x0 and y, moved by what y was off
+        x0 = z + C.gain(A, problem.y + sigma_y * white_data(A, rng, z) - A.forward(z), sigma_y)
+        fresh = rng.normal(A.ishape, like=x0)
+        return State(x0 + c * tau / sigma * (x.x - x0) + tau * math.sqrt(1 - c**2) * fresh)

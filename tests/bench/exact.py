@@ -63,14 +63,14 @@ def table() -> str:
 
 
 def pin() -> None:
-    from test_exact import DRAWS, SIZE, STEPS
+    from test_exact import PINNED_DRAWS, PINNED_STEPS, SIZE
 
     pinned: dict[str, dict[str, dict[str, float]]] = {}
     for name, sampler in samplers().items():
         if sampler.exact:
             continue
         for label, problem, prior in problems(SIZE):
-            E, _ = compare(replace(sampler, steps=min(sampler.steps, STEPS)), problem, prior, DRAWS)
+            E, _ = compare(replace(sampler, steps=min(sampler.steps, PINNED_STEPS)), problem, prior, PINNED_DRAWS)
             kept = ("mean_error", "variance_ratio", "coverage", "mode_weights")
             pinned.setdefault(name, {})[label] = {k: round(getattr(E, k).value, 3) for k in kept}
     header = "# Measured bias of the samplers that do not claim to be exact: `python tests/bench/exact.py --pin`.\n"
