@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from operators.base import pull
+from operators.base import LinearOperator, pull
 from operators.random import Draws
 from restore.problem import Problem
 
@@ -18,8 +18,11 @@ def draw_given_data(problem: Problem, guess: Tensor, variance: float, rng: Draws
     """
     A, sigma_y = problem.linear_gaussian
     z = guess + math.sqrt(variance) * rng.normal(A.ishape, like=guess)
-    if A.gram is not None:  # white data noise as the image of white noise on the signal: tiles then agree on it
-        noise = A.forward(rng.normal(A.ishape, like=guess)) / math.sqrt(A.gram)
-    else:
-        noise = rng.normal(A.oshape, like=guess)
-    return z + pull(A, problem.y + sigma_y * noise - A.forward(z), sigma_y**2 / variance)
+    return z + pull(A, problem.y + sigma_y * white_data(A, rng, guess) - A.forward(z), sigma_y**2 / variance)
+
+
+def white_data(A: LinearOperator, rng: Draws, like: Tensor) -> Tensor:
+    """White noise of the data, `(B, *oshape)`: where it can be, the image of noise on the signal, on which tiles agree."""
+    if A.gram is not None:
+        return A.forward(rng.normal(A.ishape, like=like)) / math.sqrt(A.gram)
+    return rng.normal(A.oshape, like=like)
