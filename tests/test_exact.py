@@ -24,6 +24,9 @@ from restore.uncertainty.exact import exactness
 SIZE, DRAWS, STEPS = 8, 400, 100  # written into pinned_bias.yaml by `python tests/bench/exact.py --pin`
 PINNED = yaml.safe_load((Path(__file__).parent / "pinned_bias.yaml").read_text())
 PROBLEMS = [(p, a) for p in PRIORS for a in OPERATORS]
+# Particles are dear: with these settings, and a quarter of the draws, samplers that have them are tested every time;
+# with their defaults and all draws where slow tests are run.
+QUICK = {"tds": {"steps": 50, "particles": 8}, "fps": {"steps": 50}}
 each_problem = pytest.mark.parametrize(("prior_name", "operator_name"), PROBLEMS, ids=["-".join(p) for p in PROBLEMS])
 
 
@@ -33,7 +36,8 @@ def test_a_sampler_keeps_its_claim(name, prior_name, operator_name):
     sampler = samplers()[name]
     P, D = problem(prior_name, operator_name, SIZE)
     if sampler.exact:
-        deviations = compare(sampler, P, D, DRAWS)[0].deviations()
+        quick = replace(sampler, **QUICK.get(name, {}))
+        deviations = compare(quick, P, D, DRAWS // 4 if name in QUICK else DRAWS)[0].deviations()
         assert not deviations, f"{name} claims to be exact: {deviations}"
         return
     found = compare(replace(sampler, steps=min(sampler.steps, STEPS)), P, D, DRAWS)[0]
@@ -41,6 +45,13 @@ def test_a_sampler_keeps_its_claim(name, prior_name, operator_name):
         # The draws are the pinned ones again, so only rounding may differ, not the luck of the draw.
         value = getattr(found, statistic).value
         assert abs(value - pinned) <= 0.02 * pinned + 0.01, f"{statistic} was {pinned}, is {value:.3f}"
+
+
+@pytest.mark.slow
+@each_problem
+@pytest.mark.parametrize("name", QUICK)
+def test_particles_keep_the_claim_with_all_draws(name, prior_name, operator_name):
+    assert not compare(samplers()[name], *problem(prior_name, operator_name, SIZE), DRAWS)[0].deviations()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class CSGM(Sampler):
     steps: int = 300
     sigma_min: float | None = 0.005
     repeat: int = 3
-    step_size: float = 0.3
+    step_size: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -69,7 +69,7 @@ class FPS(ParticleSampler):
     needs: ClassVar[type] = LinearOperator
 
     particles: int = 32
-    c: float = 0.35
+    c: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
