@@ -22,7 +22,7 @@ def draw_given_data(problem: Problem, guess: Tensor, variance: float, rng: Draws
 
 
 def white_data(A: LinearOperator, rng: Draws, like: Tensor) -> Tensor:
-    """White noise of the data, `(B, *oshape)`: where it can be, the image of noise on the signal, on which tiles agree."""
+    """White noise of the data, `(B, *oshape)`; where possible the image of noise on the signal: tiles agree on it."""
     if A.gram is not None:
         return A.forward(rng.normal(A.ishape, like=like)) / math.sqrt(A.gram)
     return rng.normal(A.oshape, like=like)

@@ -1,6 +1,7 @@
 """CSGM: annealed Langevin dynamics, the data counting the more the lower the noise.
 
-Jalal, Arvinte, Daras, Price, Dimakis, Tamir, "Robust Compressed Sensing MRI with Deep Generative Priors", NeurIPS 2021.
+Jalal, Arvinte, Daras, Price, Dimakis, Tamir, "Robust Compressed Sensing MRI with Deep Generative Priors", NeurIPS
+2021.
 
 At each level `sigma` of the ladder, `repeat` times:
 
@@ -9,15 +10,15 @@ At each level `sigma` of the ladder, `repeat` times:
 with `alpha = step_size sigma^2` and `gamma = ||A|| sigma`, the noise of `A x`.
 
 Claim: not exact. At each level the chain draws from the prior at that level times a likelihood widened by its noise,
-which is not the law of `x_t` given `y` wherever the prior knows more; as levels and repeats grow the last one decides,
-which is the posterior blurred by its `sigma`. With few repeats what the data and the prior leave open to `s` is no longer
-moved once `sigma` is far below `s`, and keeps the width of the level where it came to rest.
+which is not the law of `x_t` given `y` wherever the prior knows more; as levels and repeats grow the last one
+decides, which is the posterior blurred by its `sigma`. With few repeats what the data and the prior leave open to `s`
+is no longer moved once `sigma` is far below `s`, and keeps the width of the level where it came to rest.
 
 Departures: `gamma` is not tuned (the released code rescales the data term to a multiple of the norm of the score
-instead); any operator with a gradient and any noise, with the data term `grad log p(y | A x) / (1 + sigma^2 L)`, `L` the
-curvature of the log-likelihood, `||A||^2 / sigma_y^2` if linear and Gaussian: the same as above. The ladder is that of
-the other samplers, not geometric; the end is denoised. Published: 2311 levels, of which the lower half is run, with 3
-steps on each.
+instead); any operator with a gradient and any noise, with the data term `grad log p(y | A x) / (1 + sigma^2 L)`, `L`
+the curvature of the log-likelihood, `||A||^2 / sigma_y^2` if linear and Gaussian: the same as above. The ladder is
+that of the other samplers, not geometric; the end is denoised. Published: 2311 levels, of which the lower half is
+run, with 3 steps on each.
 """
 
 from __future__ import annotations

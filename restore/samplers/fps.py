@@ -7,26 +7,29 @@ A path of noisier and noisier data is drawn for each draw, `y_t = y + A W_t + e_
 variance `sigma^2`, and particles filter it, with `tau = sigma_next`:
 
 - `y' = y + (tau/sigma)^2 (y_t - y) + noise`: the path, from the top down,
+- particles are resampled by `w psi(x)` where that has become uneven, and divided by `psi(x)`,
 - `x' ~ p(x' | x, y_t, y')`, proportional to `p(x' | x) p(y' | x', x, y_t)`: a Gaussian, drawn exactly,
-- `w' = w p(y' | x, y_t)`,
-- particles are resampled where the weights have become uneven; in the end one is chosen by its weight.
+- `w' = w p(y' | x, y_t)`; in the end one particle is chosen by its weight.
 
-Given `x_t`, the noise in `y_t` has the variance `s_t^2 = sigma_y^2 + c^2 sigma^2`; that in `y'` is its past, of mean `rho
-(y_t - A x)` and variance `s'^2 (1 - rho)`, `rho = s'^2 / s_t^2`. No gradient through the denoiser.
+Given `x_t`, the noise in `y_t` has the variance `s_t^2 = sigma_y^2 + c^2 sigma^2`; that in `y'` is its past, of mean
+`rho (y_t - A x)` and variance `s'^2 (1 - rho)`, `rho = s'^2 / s_t^2`. `psi(x)` looks ahead to the end of the path:
+`p(y | x_t, y_t)` with `p(x0 | x_t) = N(D, r^2 I)`, `r^2 = sigma^2 s^2 / (sigma^2 + s^2)`, `s` the prior's
+`signal_std`. No gradient through the denoiser.
 
 Claim: exact as particles and steps grow. The path is drawn from its law given `y`, whatever the signal; filtered
-exactly, its end has the law of the signal given `y`. With many particles a draw has the law of what the prior's chain of
-`steps` steps has at its last level, given `y`, denoised; that chain tends to the prior as steps grow, and `sigma_min` has
-to be small against `sigma_y`. The particles this takes grow exponentially with how much the path says about numbers that
-were not measured, which are drawn before it is seen, and so with the dimension. On pictures one particle soon carries
-all the weight; `effective_sample_size` tells. Tiles of one picture choose their particles by themselves, so that seams
-may show.
+exactly, its end has the law of the signal given `y`. With many particles a draw has the law of what the prior's chain
+of `steps` steps has at its last level, given `y`, denoised; that chain tends to the prior as steps grow, and
+`sigma_min` has to be small against `sigma_y`. The particles this takes grow exponentially with what the data say
+about numbers that were not measured, for these are drawn blindly and then selected, and so with the dimension. On
+pictures one particle soon carries all the weight; `effective_sample_size` tells. Tiles of one picture choose their
+particles by themselves, so that seams may show.
 
-Departures: EDM coordinates. The paper takes the noise of each `y_t` given `x_t` as fresh, of variance `sigma_y^2`, while
-its path carries the one noise that is in `y`: data are then counted anew at each level below `sigma_y`. Here the noise is
-carried along and grows by fresh noise, of `c` times the variance of the signal's, without which it would have to be
-guessed right at the top. The mean of the step is extrapolated (rule `sde` of the integrators). Resampled where needed,
-where the paper does it at each step.
+Departures: EDM coordinates. The paper takes the noise of each `y_t` given `x_t` as fresh, of variance `sigma_y^2`,
+while its path carries the one noise that is in `y`: data are then counted anew at each level below `sigma_y`. Here
+that noise is carried along; it grows by fresh noise, `c` times that of the signal, without which it would have to be
+guessed right at the top. The look-ahead is that of auxiliary particle filters (Pitt and Shephard 1999): without it
+several times the particles are needed. The mean of the step is extrapolated (rule `sde` of the integrators).
+Resampled where needed, where the paper does it at each step.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ class Filtered(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FPS(ParticleSampler):
-    """FPS for linear operators. Steps, particles and `c` were chosen on the exactness problems.
+    """FPS for linear operators. `c` was chosen on the exactness problems.
 
     Args:
         c: noise added to the data per noise added to the signal, as standard deviations.
@@ -68,7 +71,6 @@ class FPS(ParticleSampler):
     exact: ClassVar[bool] = True
     needs: ClassVar[type] = LinearOperator
 
-    particles: int = 32
     c: float = 0.5
 
     def __post_init__(self) -> None:
@@ -96,12 +98,16 @@ class FPS(ParticleSampler):
         above, below = self._above(sigma, prior), self._above(tau, prior)
         path = below / above * x.path + math.sqrt(below * (1 - below / above)) * self._noise(A, rng, x.path)
         before, after = ((problem.y + v).repeat_interleave(self.particles, 0) for v in (x.path, path))
-        kept, log_w = resample(x.log_w, self.ess_threshold, rng)
-        here = x.x[kept]
-        was = x.before if x.before.m is None else x.before._replace(m=x.before.m[kept])
-        D = prior(here, sigma)
-        mean, std = kernel(here, extrapolated(was, D, sigma, tau), sigma, tau)
         s2, s2_next = (sigma_y**2 + self.c**2 * v for v in (above, below))
+        D, scale, carried = prior(x.x, sigma), prior.signal_std, sigma_y**2 / s2
+        ahead = self.everyone(problem).y - carried * (before - A.forward(x.x)) - A.forward(D)
+        r2 = sigma**2 * scale**2 / (sigma**2 + scale**2)
+        log_psi = evidence(A, ahead, r2, sigma_y * math.sqrt(1 - carried))[0].reshape(x.log_w.shape)
+        kept, log_w = resample(x.log_w + log_psi, self.ess_threshold, rng)
+        log_w = log_w - log_psi.flatten()[kept].reshape(log_w.shape)
+        here, D = x.x[kept], D[kept]
+        was = x.before if x.before.m is None else x.before._replace(m=x.before.m[kept])
+        mean, std = kernel(here, extrapolated(was, D, sigma, tau), sigma, tau)
         rho = s2_next / s2
         seen = Problem(after - rho * (before - A.forward(here)), A, Gaussian(math.sqrt(s2_next * (1 - rho))))
         log_p = evidence(A, seen.y - A.forward(mean), std**2, seen.linear_gaussian[1])[0]

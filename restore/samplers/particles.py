@@ -78,7 +78,7 @@ def resample(log_w: Tensor, threshold: float, rng: Draws) -> tuple[Tensor, Tenso
     Returns:
         The rows that are kept, `(B P,)`, and the log weights they then have, `(B, P)`.
     """
-    B, P = log_w.shape
+    P = log_w.shape[1]
     points = (torch.arange(P, device=log_w.device) + _uniform(rng, log_w)) / P
     worn = (effective_sample_size(log_w) < threshold * P)[:, None]
     chosen = torch.where(worn, _quantiles(log_w, points), torch.arange(P, device=log_w.device))
@@ -110,10 +110,10 @@ def evidence(A: LinearOperator, r: Tensor, variance: float, sigma_y: float) -> t
     """Of a residual `r` of the data, where the signal is known to `variance` in each number.
 
     Returns:
-        `log N(r; 0, variance A A' + sigma_y^2 I)` up to a constant, `(B,)`, and what `r` moves the signal by, `u =
-        variance A' (variance A A' + sigma_y^2 I)^-1 r`. The first is `-(|r - A u|^2 / sigma_y^2 + |u|^2 / variance) / 2`,
-        which loses no digits where `sigma_y` is small.
+        `log N(r; 0, variance A A' + sigma_y^2 I)` up to a constant, `(B,)`, and what `r` moves the signal by,
+        `u = variance A' (variance A A' + sigma_y^2 I)^-1 r`.
     """
+    # The exponent by way of u: no digits are lost where sigma_y is small.
     u = pull(A, r, sigma_y**2 / variance)
     rest = r - A.forward(u)
     return -0.5 * (dot(rest, rest) / sigma_y**2 + dot(u, u) / variance), u

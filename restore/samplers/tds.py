@@ -10,21 +10,21 @@ With `tau = sigma_next`, the prior's own step `p(x' | x) = N(mean, v I)` and a t
 - `w' = w p(x' | x) psi'(x') / (q(x' | x) psi(x))`,
 - particles are resampled where the weights have become uneven; in the end one is chosen by its weight.
 
-`psi(x) = N(y; A D, r^2 A A' + sigma_y^2 I)` where the problem is linear and Gaussian, with `r^2 = sigma^2 s^2 / (sigma^2
-+ s^2)`, `s` the prior's `signal_std`; elsewhere `p(y | A D)` to the power `1 / (1 + r^2 L)`, `L` the curvature of the
-log-likelihood: the same where `A A'` is a multiple of `I`.
+`psi(x) = N(y; A D, r^2 A A' + sigma_y^2 I)` where the problem is linear and Gaussian, with `r^2 = sigma^2 s^2 /
+(sigma^2 + s^2)`, `s` the prior's `signal_std`; elsewhere `p(y | A D)` to the power `1 / (1 + r^2 L)`, `L` the
+curvature of the log-likelihood: the same where `A A'` is a multiple of `I`.
 
 Claim: exact as particles and steps grow. With many particles a draw has the law of what the prior's chain of `steps`
-steps ends in (the denoised state of its last level), times its likelihood; that chain tends to the prior as steps grow.
-The particles this takes grow with the dimension, exponentially where `psi` is poor: log weights vary by the sum over all
-numbers in the data of what `psi` has wrong. On pictures one particle soon carries all the weight, and a draw is then as
-good as guidance by `grad log psi`, not better; `effective_sample_size` tells. Tiles of one picture choose their particles
-by themselves, so that seams may show.
+steps ends in (the denoised state of its last level), times its likelihood; that chain tends to the prior as steps
+grow. The particles this takes grow with the dimension, exponentially where `psi` is poor: log weights vary by the sum
+over all numbers in the data of what `psi` has wrong. On pictures one particle soon carries all the weight, and a draw
+is then as good as guidance by `grad log psi`, not better; `effective_sample_size` tells. Tiles of one picture choose
+their particles by themselves, so that seams may show.
 
-Departures: EDM coordinates; the shift is the full one of the guided process, where the paper has `v grad log psi`, which
-tends to it as steps grow; the mean of the step is extrapolated (rule `sde` of the integrators), so that the chain comes
-close to the prior in fewer steps; the paper's `p(y | A D)` of other problems is tempered, as it is far too sure at high
-noise.
+Departures: EDM coordinates; the shift is the full one of the guided process, where the paper has `v grad log psi`,
+which tends to it as steps grow; the mean of the step is extrapolated (rule `sde` of the integrators), so that the
+chain comes close to the prior in fewer steps; the paper's `p(y | A D)` of other problems is tempered, as it is far
+too sure at high noise.
 """
 
 from __future__ import annotations

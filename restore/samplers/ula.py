@@ -8,13 +8,14 @@ At each step, with `sigma` the same throughout:
 - `x' = x + delta ((D(x, sigma) - x) / sigma^2 + grad log p(y | A x)) + sqrt(2 delta) n`.
 
 Claim: not exact. With many steps the law of `x` is that of `p(x; sigma) p(y | A x)`, the prior blurred by noise of
-`sigma`, up to an error that grows with `delta`; with few, it remembers where it began: what the data and the prior leave
-open to a standard deviation `s` takes some `s^2 / delta` steps, and a mode apart from the others may take for ever.
+`sigma`, up to an error that grows with `delta`; with few, it remembers where it began: what the data and the prior
+leave open to a standard deviation `s` takes some `s^2 / delta` steps, and a mode apart from the others may take for
+ever.
 
-Departures: `delta` is given as a share of `1 / L`, `L = 1 / sigma^2 + ||A||^2 / sigma_y^2` the bound on how fast the drift
-changes (of other problems, the curvature of the likelihood around the start is taken for the second term); signals are
-not kept in a box. One draw is the end of one chain, denoised: the noise of `sigma` is then taken off again. It starts from
-the mean of the prior.
+Departures: `delta` is given as a share of `1 / L`, `L = 1 / sigma^2 + ||A||^2 / sigma_y^2` the bound on how fast the
+drift changes (of other problems, the curvature of the likelihood around the start is taken for the second term);
+signals are not kept in a box. One draw is the end of one chain, denoised: the noise of `sigma` is then taken off
+again. It starts from the mean of the prior.
 """
 
 from __future__ import annotations
