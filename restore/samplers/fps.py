@@ -24,12 +24,11 @@ about numbers that were not measured, for these are drawn blindly and then selec
 pictures one particle soon carries all the weight; `effective_sample_size` tells. Tiles of one picture choose their
 particles by themselves, so that seams may show.
 
-Departures: EDM coordinates. The paper takes the noise of each `y_t` given `x_t` as fresh, of variance `sigma_y^2`,
-while its path carries the one noise that is in `y`: data are then counted anew at each level below `sigma_y`. Here
-that noise is carried along; it grows by fresh noise, `c` times that of the signal, without which it would have to be
-guessed right at the top. The look-ahead is that of auxiliary particle filters (Pitt and Shephard 1999): without it
-several times the particles are needed. The mean of the step is extrapolated (rule `sde` of the integrators).
-Resampled where needed, where the paper does it at each step.
+Departures: EDM coordinates. The released code conditions each step on `y_t` as if its noise were fresh, of variance
+`sigma_y^2`, while its path carries the one noise that is in `y`: data are counted anew at each level. Here that noise
+is carried along; it grows by fresh noise, `c` times that of the signal, without which it would have to be guessed
+right at the top. The look-ahead is that of auxiliary particle filters (Pitt and Shephard 1999): without it several
+times the particles are needed. The mean of the step is extrapolated (rule `sde` of the integrators).
 """
 
 from __future__ import annotations
