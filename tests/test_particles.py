@@ -138,7 +138,7 @@ def test_the_path_of_fps_has_its_law_at_every_level(name):
     assert float(state.path.abs().max()) < 1e-6
 
 
-@pytest.mark.parametrize("sampler", [TDS(steps=25), FPS(steps=50)], ids=["tds", "fps"])
+@pytest.mark.parametrize("sampler", [TDS(steps=25), FPS(steps=25)], ids=["tds", "fps"])
 def test_the_error_falls_as_particles_double_twice(sampler):
     P, D = problem("gaussian", "mask", 8)
     P = Problem(P.y.float(), P.operator, P.noise)
@@ -148,12 +148,12 @@ def test_the_error_falls_as_particles_double_twice(sampler):
     assert excess[1] < excess[0] / 1.3 and excess[2] < excess[1] / 1.3
 
 
-@pytest.mark.parametrize("sampler", [TDS(particles=8), FPS(particles=16)], ids=["tds", "fps"])
+@pytest.mark.parametrize("sampler", [TDS(particles=8), FPS(particles=8)], ids=["tds", "fps"])
 def test_the_error_falls_as_steps_double(sampler):
     P, D = problem("gaussian", "downsample", 8)
     P = Problem(P.y.float(), P.operator, P.noise)
-    errors = [abs(compare(replace(sampler, steps=n), P, D, 200)[0].variance_ratio.value - 1) for n in (12, 24, 48)]
-    assert errors[1] < errors[0] / 2 and errors[2] < errors[1] / 2
+    errors = [abs(compare(replace(sampler, steps=n), P, D, 200)[0].variance_ratio.value - 1) for n in (10, 20)]
+    assert errors[0] > 0.2 and errors[1] < errors[0] / 2
 
 
 @pytest.mark.parametrize("name", ["tds", "fps"])

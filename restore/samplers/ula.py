@@ -38,7 +38,7 @@ from restore.samplers.langevin import Chain, curvature, langevin
 class ULA(Sampler):
     """ULA for any operator with a gradient and any noise. `sigma_min`: the one level; `rho` is not used.
 
-    `sigma_min`, for signals in [0, 1], and the steps were chosen on the exactness problems.
+    Steps, level and step size were chosen on the exactness problems, for signals in [0, 1].
 
     Args:
         step_size: `delta L`; the iteration is stable below 2.
@@ -48,8 +48,8 @@ class ULA(Sampler):
     needs: ClassVar[type] = Operator
 
     steps: int = 1000
-    sigma_min: float | None = 0.02
-    step_size: float = 0.5
+    sigma_min: float | None = 0.01
+    step_size: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
