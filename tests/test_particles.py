@@ -138,6 +138,19 @@ def test_the_path_of_fps_has_its_law_at_every_level(name):
     assert float(state.path.abs().max()) < 1e-6
 
 
+def test_the_last_step_chooses_by_what_the_weights_are_with_the_true_likelihood():
+    P, D = problem("mixture", "blur", SIZE)
+    state = TDS(particles=3).init(P, D, Draws(1, range(2)))
+    true = P.noise.log_prob(P.y, P.operator(state.twist.D))
+    doubted = torch.tensor([0.0, 50.0, 0.0, 0.0, 0.0, 50.0])  # psi gave these too little
+    state = state._replace(log_w=torch.zeros(2, 3), twist=state.twist._replace(log_psi=true - doubted))
+    end = TDS(particles=3).step(state, 10.0, 0.0, P, D, Draws(2, range(2)))
+    assert torch.equal(end.x, state.twist.D[[1, 5]])
+    state = FPS(particles=3).init(P, D, Draws(1, range(2)))
+    end = FPS(particles=3).step(state._replace(log_w=doubted.reshape(2, 3)), 0.1, 0.0, P, D, Draws(2, range(2)))
+    torch.testing.assert_close(end.x, D(state.x[[1, 5]], 0.1))
+
+
 @pytest.mark.parametrize("sampler", [TDS(steps=25), FPS(steps=25)], ids=["tds", "fps"])
 def test_the_error_falls_as_particles_double_twice(sampler):
     P, D = problem("gaussian", "mask", 8)
