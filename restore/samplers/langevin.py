@@ -28,16 +28,16 @@ def likelihood_gradient(problem: Problem, x: Tensor, name: str) -> Tensor:
 def curvature(problem: Problem, x: Tensor, distance: float, rng: Draws, name: str) -> Tensor:
     """How much the gradient of the log-likelihood changes at most, per unit that `x` is moved: `(B,)`.
 
-    By power iteration on differences over `distance` (rms of the numbers in `x`): `||A||^2 / sigma_y^2`, from below by
-    a few percent, where the problem is linear with Gaussian noise; elsewhere what it is around `x`.
+    By power iteration on differences over `distance`, a length small enough for any one number of `x` to go: `||A||^2 /
+    sigma_y^2`, from below by a few percent, where the problem is linear with Gaussian noise; elsewhere what it is
+    around `x`.
     """
     g, v = likelihood_gradient(problem, x, name), rng.normal(problem.operator.ishape, like=x)
     steepest = x.new_zeros(len(x), dtype=torch.float64)
-    reach = distance * x[0].numel() ** 0.5
     for _ in range(20):
-        v = v * per_row(reach / norm(v).clamp(min=torch.finfo(v.dtype).tiny), v)
+        v = v * per_row(distance / norm(v).clamp(min=torch.finfo(v.dtype).tiny), v)
         v = likelihood_gradient(problem, x + v, name) - g
-        steepest = torch.maximum(steepest, norm(v) / reach)
+        steepest = torch.maximum(steepest, norm(v) / distance)
     return steepest
 
 
