@@ -26,7 +26,7 @@ PINNED = yaml.safe_load((Path(__file__).parent / "pinned_bias.yaml").read_text()
 PROBLEMS = [(p, a) for p in PRIORS for a in OPERATORS]
 # Particles are dear: samplers that have them are tested with these settings, a quarter of the draws and in single
 # precision; with their defaults and all draws where slow tests are run.
-QUICK = {"tds": {"steps": 50, "particles": 8}, "fps": {"steps": 50}}
+QUICK = {"tds": {"steps": 50, "particles": 8}, "fps": {"steps": 50, "particles": 16}}
 each_problem = pytest.mark.parametrize(("prior_name", "operator_name"), PROBLEMS, ids=["-".join(p) for p in PROBLEMS])
 
 

@@ -200,7 +200,7 @@ def test_the_dtype_is_that_of_the_data_and_calls_are_counted(name):
     # One call more: they ask the prior where to start.
     first = name in ("reddiff", "pnpdm", "moment_matching", "ula", "csgm")
     # DAPS: from the last rung one is enough. FPS: there only the chosen particle is denoised. CSGM: so is the end.
-    counts = {"daps": 199 * 5 + 1, "pnpdm": 100 * 10, "tds": 100 * 16, "fps": 99 * 16 + 1, "csgm": 300 * 3 + 1}
+    counts = {"daps": 199 * 5 + 1, "pnpdm": 100 * 10, "tds": 100 * 16, "fps": 99 * 32 + 1, "csgm": 300 * 3 + 1}
     wanted = counts.get(name, sampler.steps)
     assert R.nfe == wanted + first
 

@@ -61,7 +61,7 @@ class Filtered(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FPS(ParticleSampler):
-    """FPS for linear operators. `c` was chosen on the exactness problems.
+    """FPS for linear operators. `c` and the particles were chosen on the exactness problems.
 
     Args:
         c: noise added to the data per noise added to the signal, as standard deviations.
@@ -70,7 +70,8 @@ class FPS(ParticleSampler):
     exact: ClassVar[bool] = True
     needs: ClassVar[type] = LinearOperator
 
-    c: float = 0.5
+    particles: int = 32
+    c: float = 0.7
 
     def __post_init__(self) -> None:
         super().__post_init__()
