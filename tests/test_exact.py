@@ -29,6 +29,9 @@ PINNED_DRAWS, PINNED_STEPS = 100, 100  # written into pinned_bias.yaml by `pytho
 PINNED = yaml.safe_load((Path(__file__).parent / "pinned_bias.yaml").read_text())
 PROBLEMS = [(p, a) for p in PRIORS for a in OPERATORS]
 QUICK = {("gaussian", "mask"), ("mixture", "blur"), ("skewed", "mask"), ("skewed", "downsample4")}
+# Particles are dear: samplers that have them are tested with these settings, a quarter of the draws and in single
+# precision; with their defaults and all draws where slow tests are run.
+PARTICLES = {"tds": {"steps": 50, "particles": 8}, "fps": {"steps": 50, "particles": 16}}
 each_problem = pytest.mark.parametrize(("prior_name", "operator_name"), PROBLEMS, ids=["-".join(p) for p in PROBLEMS])
 
 
@@ -45,7 +48,11 @@ def test_a_sampler_keeps_its_claim(name, prior_name, operator_name):
     sampler = samplers()[name]
     P, D = problem(prior_name, operator_name, SIZE)
     if sampler.exact:
-        deviations = compare(sampler, P, D, DRAWS)[0].deviations()
+        draws = DRAWS
+        if name in PARTICLES:
+            sampler, draws = replace(sampler, **PARTICLES[name]), DRAWS // 4
+            P = Problem(P.y.float(), P.operator, P.noise)
+        deviations = compare(sampler, P, D, draws)[0].deviations()
         assert not deviations, f"{name} claims to be exact: {deviations}"
         return
     found = compare(replace(sampler, steps=min(sampler.steps, PINNED_STEPS)), P, D, PINNED_DRAWS)[0]
@@ -66,6 +73,13 @@ def test_the_uncertainty_of_the_default_can_be_believed(prior_name, operator_nam
         s = getattr(E, name)
         off = s.value - s.expected
         assert (off if s.floor else abs(off)) <= bar + 3 * s.se, f"{name} is {s}"
+
+
+@pytest.mark.slow
+@each_problem
+@pytest.mark.parametrize("name", PARTICLES)
+def test_particles_keep_the_claim_with_all_draws(name, prior_name, operator_name):
+    assert not compare(samplers()[name], *problem(prior_name, operator_name, SIZE), DRAWS)[0].deviations()
 
 
 @dataclass(frozen=True, kw_only=True)

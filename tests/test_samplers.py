@@ -1,6 +1,7 @@
 """Laws of single samplers: what their steps must do, on problems small enough to know."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,15 +12,19 @@ from operators import kernels
 from operators.base import Identity, LinearOperator, Operator
 from operators.image import Blur, Downsample, Mask
 from operators.noise import Gaussian, Poisson
+from operators.nonlinear import JPEG, Clip, Magnitude
 from operators.random import Draws
 from restore.core import restore
 from restore.priors.base import Denoiser
 from restore.problem import Problem
 from restore.samplers.base import SamplerError
+from restore.samplers.csgm import CSGM
 from restore.samplers.ddnm import DDNM
 from restore.samplers.diffpir import DiffPIR
 from restore.samplers.dps import DPS
 from restore.samplers.reddiff import REDdiff
+from restore.samplers.tds import TDS
+from restore.samplers.ula import ULA
 
 SHAPE = (1, 6, 6)
 
@@ -127,7 +132,11 @@ class Square(Operator):
         return x.square()
 
 
-@pytest.mark.parametrize("sampler", [REDdiff(steps=200), DPS(steps=200, zeta=1.0)], ids=["reddiff", "dps"])
+@pytest.mark.parametrize(
+    "sampler",
+    [REDdiff(steps=200), DPS(steps=200, zeta=1.0), TDS(), ULA(), CSGM()],
+    ids=["reddiff", "dps", "tds", "ula", "csgm"],
+)
 def test_gradient_samplers_serve_any_operator_and_noise(sampler):
     D = prior("gaussian", 8)
     truth = D.sample(Draws(7))
@@ -136,6 +145,17 @@ def test_gradient_samplers_serve_any_operator_and_noise(sampler):
     x = restore(Problem(noise.sample(A(truth), Draws(8)), A, noise), D, sampler, num_samples=4).samples
     blind = (D.mean - truth).square().mean().sqrt()
     assert (x.mean(0) - truth).square().mean().sqrt() < blind / 2
+
+
+@pytest.mark.parametrize("A", [Clip((1, 8, 8), 0.4, 0.6), JPEG((1, 8, 8), 50), Magnitude((1, 8, 8))], ids=str)
+@pytest.mark.parametrize("name", [name for name, sampler in samplers().items() if sampler.needs is Operator])
+def test_samplers_that_need_only_a_gradient_serve_nonlinear_operators(name, A):
+    D, noise = prior("gaussian", 8), Gaussian(0.05)
+    P = Problem(noise.sample(A(D.sample(Draws(7))), Draws(8)), A, noise)
+    sampler = samplers()[name]
+    x = restore(P, D, replace(sampler, steps=min(sampler.steps, 100)), num_samples=2).samples
+    assert bool(torch.isfinite(x).all()) and not torch.equal(x[0], x[1])
+    assert P.data_fit(x).max() < 2 * P.data_fit(D.mean[None].to(x)), "far from the data"
 
 
 @pytest.mark.parametrize("sampler", [DDNM(), DiffPIR()], ids=["ddnm", "diffpir"])
@@ -177,8 +197,11 @@ def test_the_dtype_is_that_of_the_data_and_calls_are_counted(name):
     sampler = samplers()[name]
     R = restore(Problem(torch.ones(1, *SHAPE), Identity(SHAPE), Gaussian(0.1)), Known(), sampler, num_samples=3)
     assert R.samples.dtype == torch.float32
-    first = name in ("reddiff", "pnpdm", "moment_matching")  # one call more: they ask the prior where to start
-    wanted = {"daps": 199 * 5 + 1, "pnpdm": 100 * 10}.get(name, sampler.steps)  # DAPS: from the last rung one is enough
+    # One call more: they ask the prior where to start.
+    first = name in ("reddiff", "pnpdm", "moment_matching", "ula", "csgm")
+    # DAPS: from the last rung one is enough. FPS: there only the chosen particle is denoised. CSGM: so is the end.
+    counts = {"daps": 199 * 5 + 1, "pnpdm": 100 * 10, "tds": 100 * 16, "fps": 99 * 32 + 1, "csgm": 300 * 3 + 1}
+    wanted = counts.get(name, sampler.steps)
     assert R.nfe == wanted + first
 
 

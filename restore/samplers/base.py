@@ -11,7 +11,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator
+from operators.base import LinearOperator, Operator
 from operators.linalg import ConvergenceError
 from operators.noise import Gaussian
 from operators.random import Draws
@@ -165,3 +165,14 @@ def differentiable(prior: Denoiser, x: Tensor, sigma: float, name: str) -> tuple
             "such as DiffPIR or RED-diff"
         )
     return x, D
+
+
+def differentiable_data(A: Operator, x: Tensor, name: str) -> Tensor:
+    """`A x` with the graph from `x`. Raises SamplerError where the operator gives no gradient."""
+    with torch.enable_grad():
+        z = A.forward(x)
+    if not z.requires_grad:
+        raise SamplerError(
+            f"{name} differentiates the operator, and {type(A).__name__} gives no gradient: mend its forward"
+        )
+    return z

@@ -34,7 +34,7 @@ from operators.linalg import norm
 from operators.random import Draws
 from restore.priors.base import Denoiser, per_row
 from restore.problem import Problem
-from restore.samplers.base import Sampler, SamplerError, differentiable
+from restore.samplers.base import Sampler, differentiable, differentiable_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,7 @@ class DPS(Sampler):
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
         A, tau = problem.operator, sigma_next
         x, D = differentiable(prior, x, sigma, "DPS")
-        with torch.enable_grad():
-            z = A.forward(D)
-        if not z.requires_grad:
-            raise SamplerError(
-                f"DPS differentiates the operator, and {type(A).__name__} gives no gradient: mend its forward"
-            )
+        z = differentiable_data(A, D, "DPS")
         v = problem.score(z)
         u = v / per_row(norm(v).clamp(min=torch.finfo(v.dtype).tiny), v)
         downhill = torch.autograd.grad(z, x, u)[0]  # - grad_x ||y - A D||

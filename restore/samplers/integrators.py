@@ -51,16 +51,28 @@ def advance(
     m = mean(x, sigma)
     if tau == 0:
         return State(m)
-    shrink, ahead = tau / sigma, m
-    if rule in ("multistep", "sde") and state.m is not None and state.sigma is not None:
-        ratio = math.log(sigma / tau) / math.log(state.sigma / sigma)
-        ahead = m + ratio / 2 * (m - state.m)
+    ahead = extrapolated(state, m, sigma, tau) if rule in ("multistep", "sde") else m
     if rule in ("ancestral", "sde"):
-        return State(ahead + shrink**2 * (x - ahead) + tau * math.sqrt(1 - shrink**2) * noise(), m, sigma)
-    end = ahead + shrink * (x - ahead)
+        end, spread = kernel(x, ahead, sigma, tau)
+        return State(end + spread * noise(), m, sigma)
+    end = ahead + tau / sigma * (x - ahead)
     if rule == "heun":
         end = x + (tau - sigma) * ((x - m) / sigma + (end - mean(end, tau)) / tau) / 2
     return State(end, m, sigma)
+
+
+def extrapolated(state: State, m: Tensor, sigma: float, tau: float) -> Tensor:
+    """`m` half a step ahead, by what it was the step before; itself where there was none."""
+    if state.m is None or state.sigma is None:
+        return m
+    ratio = math.log(sigma / tau) / math.log(state.sigma / sigma)
+    return m + ratio / 2 * (m - state.m)
+
+
+def kernel(x: Tensor, m: Tensor, sigma: float, tau: float) -> tuple[Tensor, float]:
+    """Mean and standard deviation of `x'` in an ancestral step from `sigma` to `tau > 0`."""
+    shrink = tau / sigma
+    return m + shrink**2 * (x - m), tau * math.sqrt(1 - shrink**2)
 
 
 def run_down(
