@@ -15,7 +15,6 @@ from .options import UsageError, split_overrides
 from .settings import names, quoted, settings
 
 DEFAULT_DRAWS = 4
-FOR_STRUCTURED_NOISE = "moment_matching"  # what the two sources owe to each other is a matter of how sure each prior is
 OPERATORS = {"denoise": "identity", "inpaint": "mask", "deblur": "blur", "upscale": "downsample"}
 
 
@@ -69,11 +68,11 @@ def preset(verb: str, options: argparse.Namespace) -> list[str]:
 
 
 def _separating(options: argparse.Namespace) -> list[str]:
-    """Overrides for noise with a prior of its own; another sampler may be typed after them."""
+    """Overrides for noise with a prior of its own: the recipes of denoising are for white noise."""
     named = getattr(options, "noise_prior", None)
     if named is None:
         return []
-    return [f"noise_prior={quoted(_from_anywhere(named))}", f"sampler={FOR_STRUCTURED_NOISE}"]
+    return [f"noise_prior={quoted(_from_anywhere(named))}", "recipe=structured"]
 
 
 def undoing(verb: str, told: dict[str, Any]) -> list[str]:

@@ -135,14 +135,14 @@ class Stationary(Covariance):
 
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
         """Solves `(C^-1 + A'A / sigma_y^2) x = A' r / sigma_y^2`, preconditioned by what `A'A` is on average over the
-        modes of each frequency; to one percent, which is more than the model of the covariance knows."""
+        modes of each frequency; to a tenth, which is more than the model of the covariance knows."""
         told = mean_response(A, r, self.spectrum.shape) / sigma_y**2
 
         def precision(v: Tensor) -> Tensor:
             return filtered(v, 1 / self.spectrum) + A.adjoint(A.forward(v)) / sigma_y**2
 
         b = A.adjoint(r) / sigma_y**2
-        return cg(precision, b, precondition=lambda v: filtered(v, 1 / (1 / self.spectrum + told)), tol=1e-2)
+        return cg(precision, b, precondition=lambda v: filtered(v, 1 / (1 / self.spectrum + told)), tol=0.1)
 
     def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
         if A.ishape != A.oshape:

@@ -13,8 +13,12 @@ Claim: not exact. For a Gaussian prior with its own covariance `draw` is, in any
 ladder begins and ends), the rules are as the ladder is refined; otherwise both are as good as the Gaussian is. With a
 scalar `C` the rules are PiGDM's guidance without its gradient, and `draw` tends to DAPS with `alpha`.
 
-Departure: the papers put the mean into a rule. A draw in its place lets a step move by as much as the denoiser is
-unsure, and forgets at a rate `alpha` what earlier steps, with their cruder Gaussians, decided.
+Departures: the papers put the mean into a rule. A draw in its place lets a step move by as much as the denoiser is
+unsure, and forgets at a rate `alpha` what earlier steps, with their cruder Gaussians, decided. Where `A` is a multiple
+of a rotation, as in denoising, `y` is a noisy signal like `x_t`: both together are one with less noise, whose mean the
+denoiser knows without any Gaussian. A learnt prior errs more on what it drew itself than on the pictures that its `C`
+was measured on: `inflation` makes up for that in the pull of the data, as ensemble Kalman filters do (Anderson 2007),
+and `temperature` keeps what it invents from being taken for what it knows. Both are 1 where the prior is exact.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from torch import Tensor
 from operators.base import LinearOperator
 from operators.random import Draws
 from restore.priors.base import Denoiser
-from restore.priors.covariance import Covariance
+from restore.priors.covariance import Covariance, Times
 from restore.priors.jacobian import Jacobian, row_sums
 from restore.problem import Problem
 from restore.samplers.base import differentiable
@@ -53,6 +57,8 @@ class MomentMatching(Guided):
             which needs a rule, since nothing can be drawn with it; `diagonal`, its row sums (Boys et al. 2023);
             `scalar`, that of white signals of the prior's `signal_std`.
         products: with `jacobian`, iterations of conjugate gradients at each call of the denoiser, two products each.
+        inflation: factor of `C` where data are weighed against the denoiser.
+        temperature: share of their spread that the draws of `draw` are given.
     """
 
     exact: ClassVar[bool] = False
@@ -64,10 +70,13 @@ class MomentMatching(Guided):
     alpha: float = 5.0
     covariance: str = "model"
     products: int = 10
+    inflation: float = 1.0
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._limit(0, None, "alpha")
+        self._limit(0, None, "alpha", "temperature")
+        self._limit(0, None, "inflation", open=True)
         self._limit(1, None, "products")
         if self.covariance not in COVARIANCES:
             known = ", ".join(COVARIANCES)
@@ -88,16 +97,39 @@ class MomentMatching(Guided):
 
     def posterior_mean(self, x: Tensor, sigma: float, problem: Problem, prior: Denoiser) -> Tensor:
         A, sigma_y = problem.linear_gaussian
+        if is_rotation(A):
+            return self.moments(*both(x, sigma, problem), prior)[0]
         D, C = self.moments(x, sigma, prior)
-        return D + C.gain(A, problem.y - A.forward(D), sigma_y)
+        return D + Times(C, self.inflation).gain(A, problem.y - A.forward(D), sigma_y)
+
+    def posterior_draw(self, x: Tensor, sigma: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
+        """`x0` given `x_t` and `y`, `(B, *ishape)`: perturb and solve."""
+        A, sigma_y = problem.linear_gaussian
+        if is_rotation(A):
+            D, C = self.moments(*both(x, sigma, problem), prior)
+            return D + self.temperature * C.sample(rng, D)
+        D, C = self.moments(x, sigma, prior)
+        z = D + self.temperature * C.sample(rng, D)
+        y = problem.y + self.temperature * sigma_y * white_data(A, rng, z)
+        return z + Times(C, self.inflation).gain(A, y - A.forward(z), sigma_y)
 
     def step(self, x: State, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> State:
         if self.integrator != "draw" or sigma_next == 0:
             return super().step(x, sigma, sigma_next, problem, prior, rng)
-        A, sigma_y = problem.linear_gaussian
         tau, c = sigma_next, (sigma_next / sigma) ** self.alpha
-        D, C = self.moments(x.x, sigma, prior)
-        z = D + C.sample(rng, D)  # perturb and solve: a draw of x0 and y, moved by what y was off
-        x0 = z + C.gain(A, problem.y + sigma_y * white_data(A, rng, z) - A.forward(z), sigma_y)
-        fresh = rng.normal(A.ishape, like=x0)
+        x0 = self.posterior_draw(x.x, sigma, problem, prior, rng)
+        fresh = rng.normal(problem.operator.ishape, like=x0)
         return State(x0 + c * tau / sigma * (x.x - x0) + tau * math.sqrt(1 - c**2) * fresh)
+
+
+def is_rotation(A: LinearOperator) -> bool:
+    """Whether `A` is a multiple of a rotation: square, with orthogonal rows of one norm."""
+    return A.gram is not None and math.prod(A.ishape) == math.prod(A.oshape)
+
+
+def both(x: Tensor, sigma: float, problem: Problem) -> tuple[Tensor, float]:
+    """`x_t` and `y = A x0 + sigma_y n`, `A` a multiple of a rotation, as one noisy signal, and its noise level."""
+    A, sigma_y = problem.linear_gaussian
+    assert A.gram is not None
+    precision = 1 / sigma**2 + A.gram / sigma_y**2
+    return (x / sigma**2 + A.adjoint(problem.y) / sigma_y**2) / precision, precision**-0.5
