@@ -57,8 +57,8 @@ def test_a_sampler_keeps_its_claim(name, prior_name, operator_name):
 
 @each_problem
 def test_the_uncertainty_of_the_default_can_be_believed(prior_name, operator_name):
-    """In 50 calls: mean within 0.1 sd of exact draws, variance within 5 %, coverage within 2 points, mode weights within
-    0.05; each and three standard errors of so many draws."""
+    """In 50 calls: mean within 0.1 sd of exact draws, variance within 5 %, coverage within 2 points, mode weights
+    within 0.05; each and three standard errors of so many draws."""
     E, R = compare(MomentMatching(), *problem(prior_name, operator_name, SIZE), DRAWS)
     assert R.nfe <= 50 and not R.backward
     bars = {"mean_error": 0.1, "variance_ratio": 0.05, "coverage": 0.02, "mode_weights": 0.05}

@@ -79,9 +79,7 @@ class Diagonal(Covariance):
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
         """To one percent or a hundred iterations, whichever comes first: at high sigma the system is badly conditioned,
         and the answer worth less than the model."""
-        z = cg(
-            lambda v: A.forward(self(A.adjoint(v))) + sigma_y**2 * v, r, tol=1e-2, max_iter=100, floor=sigma_y**2
-        )
+        z = cg(lambda v: A.forward(self(A.adjoint(v))) + sigma_y**2 * v, r, tol=1e-2, max_iter=100, floor=sigma_y**2)
         return self(A.adjoint(z))
 
     def sample(self, rng: Draws, like: Tensor) -> Tensor:
