@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -84,13 +83,6 @@ def problem(prior_name: str, operator_name: str, size: int) -> tuple[Problem, Ga
     D, A = prior(prior_name, size), operator(operator_name, size)
     noise = GaussianNoise(NOISE)
     return Problem(noise.sample(A(D.sample(Draws(7))), Draws(8)), A, noise), D
-
-
-def problems(size: int) -> Iterator[tuple[str, Problem, GaussianMixture]]:
-    """All of them, named `prior-operator`."""
-    for p in PRIORS:
-        for a in OPERATORS:
-            yield f"{p}-{a}", *problem(p, a, size)
 
 
 def samplers() -> dict[str, Sampler]:

@@ -10,12 +10,14 @@ from hydra.utils import instantiate
 from restore.samplers.base import Sampler
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-RECIPES = sorted((CONFIGS / "recipe").glob("*.yaml"))
+RECIPES = sorted((CONFIGS / "recipe").glob("*_*.yaml"))
+OPERATORS = {path.stem for path in (CONFIGS / "operator").glob("*.yaml")}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_a_recipe_is_taken_for_its_operator_and_sampler(path):
-    operator, name = path.stem.rsplit("_", 1)
+    operator = next(o for o in OPERATORS if path.stem.startswith(f"{o}_"))
+    name = path.stem.removeprefix(f"{operator}_")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         settings = compose("config", [f"operator={operator}", f"sampler={name}"])
         changed = compose("config", [f"operator={operator}", f"sampler={name}", "sampler.steps=7"])
