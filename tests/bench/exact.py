@@ -6,19 +6,23 @@ python tests/bench/exact.py --samplers ddrm,deepinv --problems skewed-mask,gauss
 python tests/bench/exact.py --write README.md      # the short table between the marks of the README, the long one
                                                    # into tests/bench/exact_table.md
 python tests/bench/exact.py --pin                  # rewrite tests/pinned_bias.yaml after a change that is meant
+
+Rows go to a JSON-lines file as they come; a run that was stopped goes on where it was, and what was measured with other
+settings is measured again. After a change of code that settings do not show, delete the file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 
+import deepinv
 import torch
 import yaml
 
@@ -35,6 +39,7 @@ from restore.problem import Problem  # noqa: E402
 from restore.uncertainty.exact import Exactness, Statistic, exactness  # noqa: E402
 
 SIZE, DRAWS = 16, 200
+FEWER = {"tds": 50, "fps": 50}  # populations of particles are dear
 PROBLEMS = [f"{p}-{a}" for p in PRIORS for a in OPERATORS]
 EXACT = "(exact draws)"
 LONG = TESTS / "bench" / "exact_table.md"
@@ -45,9 +50,10 @@ Method = Callable[[Problem, GaussianMixture], Restoration]
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one problem."""
+    """One method on one problem; `seconds` are those of a draw."""
 
     method: str
+    settings: str
     problem: str
     found: Exactness
     fit: float
@@ -60,21 +66,40 @@ def exact_draws(problem: Problem, prior: GaussianMixture) -> Restoration:
     return Restoration(samples, problem, nfe=0, backward=0, seconds=0, seed=0)
 
 
-def methods() -> dict[str, Method]:
-    """Exact draws, our samplers and deepinv's, by name."""
-    found: dict[str, Method] = {EXACT: exact_draws}
+def methods() -> dict[str, tuple[str, Method]]:
+    """Exact draws, our samplers and deepinv's, by name: what decides the result in words, and how it is had."""
+    found: dict[str, tuple[str, Method]] = {EXACT: (f"{DRAWS}", exact_draws)}
     for name, sampler in samplers().items():
-        found[name] = lambda problem, prior, sampler=sampler: restore(problem, prior, sampler, num_samples=DRAWS)
+        draws = FEWER.get(name, DRAWS)
+
+        def ours(problem: Problem, prior: GaussianMixture, sampler=sampler, draws=draws) -> Restoration:
+            return restore(problem, prior, sampler, num_samples=draws, chunk=50)
+
+        found[name] = (f"{sampler} x{draws}", ours)
     for name in RIVALS:
-        found[name] = lambda problem, prior, name=name: draw(name, problem, prior, DRAWS)
+        settings = f"deepinv {deepinv.__version__} x{DRAWS}"
+        found[name] = (settings, lambda problem, prior, name=name: draw(name, problem, prior, DRAWS))
     return found
 
 
 def measure(method: str, label: str) -> Row:
+    settings, run = methods()[method]
     P, prior = problem(*label.split("-"), SIZE)
-    R = methods()[method](P, prior)
+    R = run(P, prior)
     calls = f"{R.nfe:.0f}" + (f" + {R.backward:.0f}" if R.backward else "") if R.nfe else ""
-    return Row(method, label, exactness(R.samples, prior.posterior(P)), float(R.residual().mean()), calls, R.seconds)
+    found, fit = exactness(R.samples, prior.posterior(P)), float(R.residual().mean())
+    return Row(method, settings, label, found, fit, calls, R.seconds / len(R.samples))
+
+
+def read(results: Path) -> dict[tuple[str, str, str], Row]:
+    """The rows of a file of results, by method, settings and problem."""
+    rows = {}
+    for line in results.read_text().splitlines() if results.exists() else ():
+        plain = json.loads(line)
+        found = Exactness(**{name: Statistic(**s) for name, s in plain.pop("found").items()})
+        row = Row(**plain, found=found)
+        rows[row.method, row.settings, row.problem] = row
+    return rows
 
 
 def cell(s: Statistic) -> str:
@@ -84,14 +109,14 @@ def cell(s: Statistic) -> str:
 def long_table(rows: list[Row]) -> str:
     lines = [
         "| sampler | prior, operator | mean error (sd) | variance ratio | coverage of 90 % | mode weights (TV) "
-        "| data fit | denoiser calls + Jacobian products | seconds |",
+        "| data fit | denoiser calls + Jacobian products | s / draw |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         E, weights = r.found, "" if r.problem.startswith("gaussian") else cell(r.found.mode_weights)
         lines.append(
             f"| {r.method} | {r.problem.replace('-', ', ')} | {cell(E.mean_error)} | {cell(E.variance_ratio)} "
-            f"| {cell(E.coverage)} | {weights} | {r.fit:.2f} | {r.calls} | {r.seconds:.1f} |"
+            f"| {cell(E.coverage)} | {weights} | {r.fit:.2f} | {r.calls} | {r.seconds:.3f} |"
         )
     return "\n".join(lines)
 
@@ -114,7 +139,7 @@ def short_table(rows: list[Row]) -> str:
 
     lines = [
         "| sampler | mean error beyond exact draws' (sd): mean, worst | variance ratio | coverage of 90 % "
-        "| mode weights beyond exact draws' (TV): mean, worst | denoiser calls + Jacobian products | seconds |",
+        "| mode weights beyond exact draws' (TV): mean, worst | denoiser calls + Jacobian products | s / draw |",
         "|---|---|---|---|---|---|---|",
     ]
     for method in dict.fromkeys(r.method for r in rows):
@@ -125,18 +150,20 @@ def short_table(rows: list[Row]) -> str:
             f"| {method} | {mean_and_worst([over(e.mean_error) for e in E])} "
             f"| {spread([e.variance_ratio.value for e in E])} | {spread([e.coverage.value for e in E])} "
             f"| {mean_and_worst([over(e.mode_weights) for e in mixed])} | {calls([r.calls for r in own])} "
-            f"| {fmean(r.seconds for r in own):.1f} |"
+            f"| {fmean(r.seconds for r in own):.3f} |"
         )
     return "\n".join(lines)
 
 
-def note(rows: list[Row], minutes: float) -> str:
+def note(rows: list[Row]) -> str:
     se = {f.name: max(getattr(r.found, f.name).se for r in rows) for f in fields(Exactness)}
+    few = ", ".join(f"{draws} of {name}" for name, draws in FEWER.items())
+    minutes = sum(r.seconds * FEWER.get(r.method, DRAWS) for r in rows) / 60
     return (
-        f"{SIZE} x {SIZE} pixels, noise {NOISE}, {DRAWS} draws of each of {len({r.problem for r in rows})} problems; "
-        f"calls are per draw, seconds for all draws of a problem on one CPU thread. Of as many exact draws, the "
-        f"standard errors are at most {se['mean_error']:.3f} (mean error), {se['variance_ratio']:.3f} (variance), "
-        f"{se['coverage']:.3f} (coverage) and {se['mode_weights']:.2f} (mode weights). It took {minutes:.0f} minutes."
+        f"{SIZE} x {SIZE} pixels, noise {NOISE}, {DRAWS} draws ({few}) of each of {len({r.problem for r in rows})} "
+        f"problems; calls and seconds are per draw, on one CPU thread. Of as many exact draws, the standard errors are "
+        f"at most {se['mean_error']:.3f} (mean error), {se['variance_ratio']:.3f} (variance), "
+        f"{se['coverage']:.3f} (coverage) and {se['mode_weights']:.2f} (mode weights). Drawing took {minutes:.0f} minutes."
     )
 
 
@@ -173,6 +200,7 @@ def main() -> None:
     parser.add_argument(
         "--problems", metavar="NAME,...", help="only those that begin so, such as skewed or mixture-blur"
     )
+    parser.add_argument("--results", type=Path, default=Path("outputs/bench/exact.jsonl"))
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the short table between the marks of this")
     parser.add_argument("--pin", action="store_true", help="rewrite tests/pinned_bias.yaml instead")
     args = parser.parse_args()
@@ -183,13 +211,20 @@ def main() -> None:
         parser.error("--write wants the whole table: leave --samplers and --problems out")
     if args.write and not re.search(".*".join(map(re.escape, MARKS)), args.write.read_text(), flags=re.DOTALL):
         parser.error(f"{args.write} needs the marks {' and '.join(MARKS)}")
-    start, rows = time.perf_counter(), []
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
     for method in chosen(list(methods()), args.samplers, parser):
         for label in chosen(PROBLEMS, args.problems, parser):
-            rows.append(measure(method, label))
+            key = method, methods()[method][0], label
+            known = read(args.results).get(key)
+            if known is None:
+                known = measure(method, label)
+                with args.results.open("a") as out:
+                    out.write(json.dumps(asdict(known)) + "\n")
+            rows.append(known)
             print(long_table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
     short, text = short_table(rows), long_table(rows)
-    remark = note(rows, (time.perf_counter() - start) / 60)
+    remark = note(rows)
     print(f"{short}\n\n{text}\n\n{remark}")
     if args.write:
         begin, end = MARKS
