@@ -53,10 +53,9 @@ CONDITIONS = tuple(
     for operator, levels in {
         "identity": (0.02, 0.05, 0.1, 0.2),
         "mask:0.7": (0.02, 0.05),
-        "mask:0.3": (0.02, 0.05),
-        "blur:gaussian:2.0": (0.01, 0.02, 0.05),
-        "downsample:2": (0.01, 0.02, 0.05),
-        "downsample:4": (0.02,),
+        "mask:0.3": (0.02,),
+        "blur:gaussian:2.0": (0.01, 0.02),
+        "downsample:2": (0.01, 0.02),
     }.items()
     for noise in levels
 )
@@ -188,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with images/...")
     parser.add_argument("--crop", type=int, default=128, help="side of a crop")
-    parser.add_argument("--crops", type=int, default=4, help="crops of each picture that is fitted on")
+    parser.add_argument("--crops", type=int, default=3, help="crops of each picture that is fitted on")
     parser.add_argument("--files", type=int, help="pictures, for a quick look")
     parser.add_argument("--conditions", type=int, help="conditions, for a quick look")
     parser.add_argument("--window", type=int, default=calibration.WINDOW, help="side of the window of the spread")
