@@ -73,3 +73,10 @@ def test_a_sampler_is_named_once(path):
         assert cls.__name__.lower() == path.stem.replace("_", "")
         assert path.stem == cls.__module__.rsplit(".", 1)[1]
         assert dataclasses.fields(cls)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "sampler").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_readme_and_the_list_say_the_same_on_when_to_use_a_sampler(path):
+    _, *others = inspect.getdoc(importlib.import_module(target(path).__module__)).split("\n\n")
+    (use,) = [p.replace("\n", " ").removeprefix("Use: ") for p in others if p.startswith("Use: ")]
+    assert f"| `{path.stem}` | {use} |" in (CONFIGS.parent / "README.md").read_text()

@@ -30,15 +30,16 @@ def _list(what: str) -> int:
         found = _priors()
     else:
         group = what.removesuffix("s")
-        found = {name: _first_line(group, name) for name in names(group)}
+        found = {name: _first_lines(group, name) for name in names(group)}
     width = max(map(len, found), default=0)
     for name, words in found.items():
-        print(f"{name:<{width}}  {words}")
+        print(f"{name:<{width}}  {words.replace(chr(10), chr(10) + ' ' * (width + 2))}")
     return 0
 
 
-def _first_line(group: str, name: str) -> str:
-    """The first line of the docstring of what a YAML file makes, read from its source: nothing is imported."""
+def _first_lines(group: str, name: str) -> str:
+    """The first line of the docstring of what a YAML file makes, and of a sampler the words on when to use it: read
+    from its source, nothing is imported."""
     import yaml
 
     target = yaml.safe_load((config_dir() / group / f"{name}.yaml").read_text())["_target_"]
@@ -50,7 +51,9 @@ def _first_line(group: str, name: str) -> str:
     nodes = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == wanted]
     # One sampler, one file: its module says which paper it is.
     said = ast.get_docstring(tree) if group == "sampler" else ast.get_docstring(nodes[0]) if nodes else None
-    return (said or "").split("\n")[0]
+    first, *others = (said or "").split("\n\n")
+    use = [p.replace("\n", " ") for p in others if p.startswith("Use: ")]
+    return "\n".join([first.split("\n")[0], *use])
 
 
 def _priors() -> dict[str, str]:

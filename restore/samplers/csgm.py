@@ -1,5 +1,8 @@
 """CSGM: annealed Langevin dynamics, the data counting the more the lower the noise.
 
+Use: to check another sampler: any operator and noise, near the posterior in 900 calls without a gradient of the
+network.
+
 Jalal, Arvinte, Daras, Price, Dimakis, Tamir, "Robust Compressed Sensing MRI with Deep Generative Priors", NeurIPS
 2021.
 

@@ -1,5 +1,7 @@
 """DAPS: guess the clean signal, draw it given the data, add noise again: rungs that forget where they were.
 
+Use: nonlinear operators, when one good signal is wanted. Too much spread.
+
 Zhang, Chu, Berner, Meng, Anandkumar, Song, "Improving Diffusion Inverse Problem Solving with Decoupled Noise
 Annealing", CVPR 2025 (Alg. 1).
 

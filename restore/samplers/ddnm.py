@@ -1,5 +1,7 @@
 """DDNM and DDNM+: replace what was measured, let the prior fill the rest.
 
+Use: missing pixels and block averages with little noise. Too little spread; blur with noise goes wrong.
+
 Wang, Yu, Zhang, "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", ICLR 2023 (eqs. 13-19).
 
 Update, with `D = D(x, sigma)`, `eps = (x - D) / sigma`, `tau = sigma_next`: the null space of `A` takes the DDIM

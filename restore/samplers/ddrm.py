@@ -1,5 +1,7 @@
 """DDRM: a diffusion in the singular basis of `A`, each direction told by the data as far as its noise allows.
 
+Use: a first look in 20 calls, where the SVD of the operator is known. Far too little spread.
+
 Kawar, Elad, Ermon, Song, "Denoising Diffusion Restoration Models", NeurIPS 2022.
 
 Update of a direction of singular value `s`, with `D = D(x, sigma)`, `eps = (x - D) / sigma`, `tau = sigma_next`:

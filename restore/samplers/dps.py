@@ -1,5 +1,7 @@
 """DPS: an ancestral step of the prior, then a step down the gradient of the data misfit through the denoiser.
 
+Use: nonlinear operators, when a thousand differentiated calls do not matter and its step can be tuned on known truths.
+
 Chung, Kim, McCann, Klasky, Ye, "Diffusion Posterior Sampling for General Noisy Inverse Problems", ICLR 2023 (Alg.
 1).
 

@@ -1,5 +1,7 @@
 """FPS: particles that follow data noised along with the signal, by exact conditioning of each step.
 
+Use: small linear problems, where being exact is worth thousands of calls; not pictures.
+
 Dou and Song, "Diffusion Posterior Sampling for Linear Inverse Problem Solving: A Filtering Perspective", ICLR 2024
 (FPS-SMC).
 

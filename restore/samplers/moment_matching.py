@@ -1,5 +1,8 @@
 """Moment matching: condition a Gaussian with the denoiser's mean and covariance on the data.
 
+Use: the default wherever the operator is linear and the noise Gaussian. Its spread can be believed as far as the
+prior's can.
+
 Peng, Zhu, Zhou, Zheng, "Improving Diffusion Models for Inverse Problems Using Optimal Posterior Covariance", ICML 2024
 (type II: no gradient through the network); also Boys et al. 2023 (TMPD), Rozet et al. 2024.
 

@@ -1,5 +1,7 @@
 """PiGDM: the gradient of a Gaussian likelihood of `x_t`, through the denoiser.
 
+Use: to compare with what is published: moment matching comes closer without a gradient.
+
 Song, Vahdat, Mardani, Kautz, "Pseudoinverse-Guided Diffusion Models for Inverse Problems", ICLR 2023.
 
 With `p(x0 | x_t) = N(D, r^2 I)`, `r^2 = sigma^2 scale^2 / (sigma^2 + scale^2)` and `tau = sigma_next`:

@@ -1,5 +1,7 @@
 """PnP-DM: a Gibbs sampler between a signal that fits the data and one that the prior finds plausible.
 
+Use: nonlinear operators such as JPEG; linear ones with noise well above its last coupling, in a thousand calls.
+
 Wu, Sun, Chen, Zhang, Yue, Bouman, "Principled Probabilistic Imaging using Diffusion Models as Plug-and-Play Priors",
 NeurIPS 2024 (Alg. 1).
 

@@ -1,5 +1,7 @@
 """Projection: at each rung the measured directions are drawn towards data noised to that rung.
 
+Use: to compare with what is published on MRI and structured noise. Too little spread.
+
 Song, Shen, Xing, Ermon, "Solving Inverse Problems in Medical Imaging with Score-Based Generative Models", ICLR 2022,
 arXiv:2111.08005.
 

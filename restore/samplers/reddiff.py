@@ -1,5 +1,7 @@
 """RED-diff: fit a point to the data, held by what the denoiser says of noisy copies of it.
 
+Use: one answer by optimisation, for any operator and noise. Its draws are not draws of the posterior.
+
 Mardani, Song, Kautz, Vahdat, "A Variational Perspective on Solving Inverse Problems with Diffusion Models", ICLR
 2024 (Alg. 1, eqs. 8-11).
 

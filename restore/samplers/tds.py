@@ -1,5 +1,7 @@
 """TDS: particles led by a guess at the likelihood of `x_t`, weighted so that the guess does no harm.
 
+Use: small problems, nonlinear ones too, where being exact is worth thousands of calls; not pictures.
+
 Wu, Trippe, Naesseth, Blei, Cunningham, "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models",
 NeurIPS 2023 (Twisted Diffusion Sampler).
 

@@ -1,5 +1,7 @@
 """ULA: Langevin dynamics with the score of the prior at one small noise level.
 
+Use: to check another sampler where there is one mode. It does not find its way between modes.
+
 Laumont, De Bortoli, Almansa, Delon, Durmus, Pereyra, "Bayesian Imaging Using Plug & Play Priors: When Langevin Meets
 Tweedie", SIAM Journal on Imaging Sciences 2022 (PnP-ULA).
 

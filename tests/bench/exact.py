@@ -163,7 +163,8 @@ def note(rows: list[Row]) -> str:
         f"{SIZE} x {SIZE} pixels, noise {NOISE}, {DRAWS} draws ({few}) of each of {len({r.problem for r in rows})} "
         f"problems; calls and seconds are per draw, on one CPU thread. Of as many exact draws, the standard errors are "
         f"at most {se['mean_error']:.3f} (mean error), {se['variance_ratio']:.3f} (variance), "
-        f"{se['coverage']:.3f} (coverage) and {se['mode_weights']:.2f} (mode weights). Drawing took {minutes:.0f} minutes."
+        f"{se['coverage']:.3f} (coverage) and {se['mode_weights']:.2f} (mode weights). "
+        f"Drawing took {minutes:.0f} minutes."
     )
 
 
