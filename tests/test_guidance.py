@@ -71,7 +71,7 @@ def test_the_gain_is_that_of_conditioning_a_gaussian(name, kind):
 @pytest.mark.parametrize("kind", ["scalar", "diagonal", "times", "stationary", "mixture"])
 def test_what_is_drawn_with_a_covariance_has_it(kind):
     D, rows = prior("skewed", SIZE), 20_000
-    x = D.sample(Draws(3))
+    x = D.mean[None]  # of no component in particular
     C = {
         "scalar": Scalar(0.3),
         "diagonal": Diagonal(0.1 + x.abs()),
@@ -83,6 +83,8 @@ def test_what_is_drawn_with_a_covariance_has_it(kind):
     wanted = matrix(C)
     spread = (wanted.diagonal()[:, None] * wanted.diagonal() + wanted.square()).sqrt() / rows**0.5
     assert ((drawn.T @ drawn / rows - wanted).abs() <= 5.5 * spread).all()
+    fine = D.means[1].flatten() - D.means[0].flatten()  # apart along this, where each component is narrow
+    torch.testing.assert_close((drawn @ fine).var(), fine @ wanted @ fine, rtol=0.05, atol=0)
     assert drawn.mean(0).abs().max() < 5 * float(wanted.diagonal().max() / rows) ** 0.5
 
 
@@ -97,12 +99,21 @@ def test_the_jacobian_of_a_true_mean_is_the_covariance_of_the_prior(name):
     wanted, C = D.covariance(x.detach(), sigma), Jacobian(D, x, sigma, Dx)
     torch.testing.assert_close(C(Dx.detach()), wanted(Dx.detach()), rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(C.gain(A, r, sigma_y), wanted.gain(A, r, sigma_y), rtol=1e-6, atol=1e-9)
+    jvp, rows = D.jvp, []
+    D.jvp = lambda x, *rest: rows.append(len(x)) or jvp(x, *rest)
     draws = [
         restore(P, D, MomentMatching(steps=8, integrator="heun", covariance=kind, products=200), num_samples=2)
         for kind in ("model", "jacobian")
     ]
     torch.testing.assert_close(draws[1].samples, draws[0].samples, rtol=0, atol=1e-3)
-    assert (draws[0].nfe, draws[0].backward) == (16, 0) and draws[1].nfe == 16 and draws[1].backward > 32
+    assert [R.nfe for R in draws] == [16, 16]
+    assert [R.backward for R in draws] == [0, 2 * sum(rows) / 2]  # one from either side, of two draws
+
+
+def differentiable_at(D: Denoiser, x: Tensor, sigma: float) -> tuple[Tensor, float, Tensor]:
+    """`x, sigma, D(x, sigma)` with a graph."""
+    x, Dx = differentiable(D, x, sigma, "")
+    return x, sigma, Dx
 
 
 class Untrained(Denoiser):
@@ -128,6 +139,8 @@ def test_the_jacobian_of_a_bad_network_leaves_finite_answers(name):
     x = P.operator.adjoint(P.y)
     J = torch.autograd.functional.jacobian(lambda v: D(v, 0.5), x).reshape(SIZE**2, SIZE**2)
     assert (J - J.T).abs().max() > 0.1 and torch.linalg.eigvalsh(J + J.T).min() < -0.1
+    C = Jacobian(D, *differentiable_at(D, x.expand(SIZE**2, -1, -1, -1), 0.5))
+    torch.testing.assert_close(matrix(C), 0.25 * (J + J.T) / 2)
     for integrator in ("heun", "sde"):
         sampler = MomentMatching(steps=10, covariance="jacobian", integrator=integrator)
         assert restore(P, D, sampler, num_samples=2).samples.abs().max() < 1e3
@@ -153,17 +166,26 @@ def test_row_sums_are_the_diagonal_of_a_prior_of_independent_numbers():
     torch.testing.assert_close(matrix(C).diagonal(), variances * 0.09 / (variances + 0.09))
 
 
-def differentiable_at(D: Denoiser, x: Tensor, sigma: float) -> tuple[Tensor, float, Tensor]:
-    x, Dx = differentiable(D, x, sigma, "")
-    return x, sigma, Dx
-
-
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("alpha", [0.0, 1.0, math.inf])
 def test_draws_are_exact_for_a_gaussian_prior_in_a_handful_of_calls(alpha, name):
     P, D = problem("gaussian", name, SIZE)
     E, R = compare(MomentMatching(steps=6, alpha=alpha), P, D, 400)
     assert R.nfe == 7 and not E.deviations()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 5.0, math.inf])
+def test_a_draw_goes_from_the_marginal_of_one_rung_to_that_of_the_next(alpha):
+    """White signals, data that say nothing: `x'` has variance `s^2 + tau^2`, and of `x` what `alpha` leaves in it."""
+    s2, sigma, tau, rows = 0.04, 0.5, 0.3, 4000
+    D = Gaussian(torch.zeros(SHAPE), s2 * torch.eye(SIZE**2))
+    P = Problem(torch.zeros(1, *SHAPE).double(), Identity(SHAPE), GaussianNoise(1e3))
+    x = (s2 + sigma**2) ** 0.5 * Draws(1, range(rows)).normal(SHAPE, like=P.y)
+    there = MomentMatching(alpha=alpha).step(State(x), sigma, tau, P, D, Draws(2, range(rows))).x
+    known = s2 / (s2 + sigma**2)
+    kept = known + (tau / sigma) ** (1 + alpha) * (1 - known)
+    assert float(there.var()) == pytest.approx(s2 + tau**2, rel=0.015)  # five standard errors
+    assert float((there * x).mean() / x.var()) == pytest.approx(kept, abs=0.01)
 
 
 @pytest.mark.parametrize("covariance", ["model", "diagonal", "scalar"])

@@ -41,7 +41,7 @@ class Denoiser(nn.Module, ABC):
 
     def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
         """`(dD/dx) v`, by forward differentiation: `(B, *shape) -> (B, *shape)`."""
-        return torch.func.jvp(lambda x: self(x, sigma), (x,), (v,))[1]
+        return torch.func.jvp(lambda x: self(x, sigma), (x.contiguous(),), (v.contiguous(),))[1]
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether one signal of this shape (no batch axis) fits."""
