@@ -76,6 +76,17 @@ def timed(problem: Problem, truth: Tensor, run: Callable[[], Tensor], prior: Den
     yield scored(problem, truth, estimate, len(calls), time.perf_counter() - start) | {"draws": 1}
 
 
+def fingerprint(prior: Denoiser) -> str:
+    """What tells the weights of a prior from others."""
+    return hashlib.sha256(b"".join(v.numpy().tobytes() for v in prior.state_dict().values())).hexdigest()[:12]
+
+
+def recorded(results: Path) -> list[Row]:
+    """The rows of earlier runs; makes the folder for those to come."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
 def plan(task: Task, prior: Denoiser, draws: int, digest: str) -> dict[str, tuple[str, str, Callable]]:
     """Method -> (family, what decides its result, function of problem, truth and file that yields rows)."""
     jobs: dict[str, tuple[str, str, Callable]] = {}
@@ -121,12 +132,8 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     prior = load_prior(args.prior)
-    digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in prior.state_dict().values())).hexdigest()[:12]
-    args.results.parent.mkdir(parents=True, exist_ok=True)
-    done = {}
-    if args.results.exists():
-        rows = [json.loads(line) for line in args.results.read_text().splitlines()]
-        done = {(r["task"], r["file"], r["config"], r["draws"] > 1): r for r in rows}
+    digest = fingerprint(prior)
+    done = {(r["task"], r["file"], r["config"], r["draws"] > 1): r for r in recorded(args.results)}
     paths = find_pictures(args.data)
     if args.files:
         paths = paths[: args.files] + paths[12 : 12 + args.files]

@@ -1,4 +1,4 @@
-"""What the photograph benchmark asks: pictures `(1, C, H, W)` in `[0, 1]`, three kinds of damage, scores."""
+"""What the photograph benchmark asks: pictures `(1, C, H, W)` in `[0, 1]`, damage of several kinds, scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from operators import kernels
-from operators.base import LinearOperator
+from operators.base import Identity, LinearOperator
 from operators.image import Blur, Downsample, Mask
 from operators.noise import Gaussian
 from operators.random import Draws, generator
@@ -88,6 +88,8 @@ TASKS = {
         ),
     )
 }
+
+DENOISE = Task("denoise", "identity", "white noise 0.1", 0.1, lambda shape, _: Identity(shape))
 
 
 def psnr(estimate: Tensor, truth: Tensor) -> float:
