@@ -108,11 +108,14 @@ def cg(
         step = torch.where(active, rz / torch.where(active, curvature, 1.0), 0.0)
         x = x + column(step) * p
         r = r - column(step) * q
+        rr = dot(r, r)
+        if bool((rr <= target).all()):
+            return x
         z = precondition(r)
-        rr, rz_new = dot(r, r), dot(r, z)
+        rz_new = dot(r, z)
         p = z + column(torch.where(active, rz_new / torch.where(active, rz, 1.0), 0.0)) * p
         rz = rz_new
-    if floor is not None or bool((rr <= target).all()):
+    if floor is not None:
         return x
     reached = (rr / dot(b, b)).max().sqrt().item()
     raise ConvergenceError(
