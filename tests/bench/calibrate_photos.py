@@ -53,7 +53,6 @@ CONDITIONS = tuple(
     for operator, levels in {
         "identity": (0.02, 0.05, 0.1, 0.2),
         "mask:0.7": (0.02, 0.05),
-        "mask:0.3": (0.02,),
         "blur:gaussian:2.0": (0.02,),
         "downsample:2": (0.02,),
     }.items()
