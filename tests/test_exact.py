@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import ClassVar
 
@@ -225,6 +227,19 @@ def test_a_draw_is_bitwise_the_same_alone_and_in_a_batch_of_eight(name, operator
     P = Problem(P.y.float(), P.operator, P.noise)
     together = restore(P, Shrink(), sampler, num_samples=8, seed=3).samples
     assert torch.equal(sampler(P, Shrink(), Draws(3, [5]))[0], together[5])
+
+
+def two_draws(name: str) -> Tensor:
+    torch.set_num_threads(1)
+    P = problem("gaussian", "mask", SIZE)[0]
+    P = Problem(P.y.float(), P.operator, P.noise)
+    return restore(P, Shrink(), replace(samplers()[name], steps=10), num_samples=2, seed=3).samples
+
+
+def test_draws_are_bitwise_the_same_in_workers_side_by_side():
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        found = dict(zip(samplers(), pool.map(two_draws, samplers()), strict=True))
+    assert [name for name, x in found.items() if not torch.equal(x, two_draws(name))] == []
 
 
 def test_too_few_draws_are_refused():
