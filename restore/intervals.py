@@ -26,6 +26,8 @@ from restore.uncertainty.calibration import (
 )
 
 NONE = "none"
+# No calibration serves a picture of which a larger share is cut off at black or white: its noise is another.
+CLIPPED = 0.1
 # A hole is where missing pixels are further than so many from any measured one.
 _REACH = 2
 
@@ -75,9 +77,22 @@ def interval(prepared: Prepared, request: Request, draws: int) -> Interval:
     entry = calibration.find(condition(prepared, request, draws))
     if isinstance(entry, str):
         return Interval(None, None, f"{name} does not fit: {entry}")
+    share = clipped(prepared)
+    if share > CLIPPED:
+        cut = f"{share:.0%} of the pixels are black or white, where noise was cut off"
+        return Interval(None, None, f"{name} does not fit: {cut}")
     c = entry.condition
     on = f"{entry.pictures} pictures, {c.kind}, noise {c.sigma:.3g}, {c.draws} draws"
     return Interval(entry, calibration.level, f"{entry.factor:.3g} times the spread, by {name}: {on}")
+
+
+def clipped(prepared: Prepared) -> float:
+    """The share of what was measured that lies at the ends of the range of the file; 0 where it has none."""
+    y, kept = prepared.task.data, prepared.task.kept
+    if prepared.like.depth == "float32":
+        return 0.0
+    known = y if kept is None else y[:, kept]
+    return float(np.mean((known <= 0) | (known >= 1)))
 
 
 def condition(prepared: Prepared, request: Request, draws: int) -> Condition:

@@ -76,12 +76,15 @@ def test_what_does_not_fit_is_a_spread_and_the_reason_is_said(capsys):
         status, out, err = command(capsys, *words, *more)
         assert said in out + err
         assert ("cal.json does not fit" in out and "not a guarantee" in out) or status == 1
+    photo(sigma=0.6)  # of a signal in [0, 1]: the file cuts it off
+    out = command(capsys, *words, "--noise", "0.1", *SAMPLES)[1]
+    assert "of the pixels are black or white" in out and "not a guarantee" in out
     photo()
     holes()
     words = ["inpaint", "photo.png", "--mask", "holes.png", "-o", "b.png", "--calibration", "cal.json"]
     assert "nothing for inpaint" in command(capsys, *words, *SAMPLES)[1]
     status, out, _ = command(capsys, "denoise", "photo.png", "-o", "c.png", "--noise", "0.1", *SAMPLES)
-    assert "this prior has no calibration" in out
+    assert "the calibration of photos does not fit: it is for another prior" in out
     status, out, _ = command(
         capsys, "denoise", "photo.png", "-o", "d.png", "--noise", "0.1", *SAMPLES, "--calibration", "none"
     )

@@ -41,6 +41,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         raise UsageError("one draw has no spread: give --samples 8, for example")
     check_writable(out.parent)
 
+    from restore.intervals import CLIPPED, clipped
     from restore.scoring import judged
 
     before = _before(out, level)
@@ -57,6 +58,9 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             truth = true_picture(entry, options.ref)
             job, request = posed(meas, entry, recipe, composed, options, draws)
             with restored(job, request) as (prepared, outcome):
+                if (share := clipped(prepared)) > CLIPPED:
+                    print(f"{job.source.name}: left out, {share:.0%} of its pixels are black or white", flush=True)
+                    continue
                 for k in counts:
                     found[k].append(judged(prepared, outcome, request, truth, k, level))
         except InputError as error:

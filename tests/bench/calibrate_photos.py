@@ -40,6 +40,7 @@ from restore.cli.options import parser as options_of
 from restore.cli.restoring import drawing, undoing
 from restore.cli.settings import settings
 from restore.cli.working import restored
+from restore.intervals import CLIPPED, clipped
 from restore.priors.store import find_prior
 from restore.scoring import judged
 from restore.uncertainty import calibration
@@ -116,9 +117,11 @@ def measured(truths: Path, operator: str, noise: float, results: Path) -> list[t
             with restored(job, request) as (prepared, outcome):
                 truth = true_picture(entry, None)
                 rows = [asdict(judged(prepared, outcome, request, truth, k, LEVEL)) for k in DRAWS]
-            known[key] = {"key": key, "judged": rows}
+                known[key] = {"key": key, "clipped": clipped(prepared), "judged": rows}
             with results.open("a") as out:
                 out.write(json.dumps(known[key]) + "\n")
+        if known[key]["clipped"] > CLIPPED:
+            continue
         each = [Judged(**{**row, "condition": Condition(**row["condition"])}) for row in known[key]["judged"]]
         found.append((job.source.stem.rpartition("_")[0], {j.condition.draws: j for j in each}))
     return found
