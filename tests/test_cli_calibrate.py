@@ -126,10 +126,10 @@ def test_it_is_the_same_side_by_side_and_in_a_replay_which_asks_for_the_same_fil
 
 def test_a_second_noise_level_is_added_to_the_file(capsys):
     calibrated(capsys)
-    calibrated(capsys, noise="0.3")
+    calibrated(capsys, noise="0.05")
     entries = Calibration.load(Path("cal.json")).entries
-    assert {round(e.condition.sigma, 3) for e in entries} == {0.1, 0.3} and len(entries) == 4
-    calibrated(capsys, noise="0.3")
+    assert {round(e.condition.sigma, 3) for e in entries} == {0.1, 0.05} and len(entries) == 4
+    calibrated(capsys, noise="0.05")
     assert len(Calibration.load(Path("cal.json")).entries) == 4
 
 
