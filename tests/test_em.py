@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from known_posteriors import OPERATORS, covariance, operator
+from known_posteriors import covariance, operator
 from skimage import data as photographs
 from torch import Tensor
 
@@ -73,7 +73,7 @@ def likeliest(P: Problem, D: GaussianMixture) -> float:
     return float(sigmas[(-0.5 * (white.square() / v + v.log()).sum(1)).argmax()])
 
 
-@pytest.mark.parametrize("name", ["identity", *OPERATORS])
+@pytest.mark.parametrize("name", ["identity", "mask", "blur", "downsample"])
 def test_em_with_exact_draws_reaches_the_likeliest_noise(name):
     A = Identity((1, SIZE, SIZE)) if name == "identity" else operator(name, SIZE)
     D = smooth(SIZE)
