@@ -125,24 +125,25 @@ class Stationary(Covariance):
 
     Args:
         spectrum: variance of each mode, positive, `(C, H, W // 2 + 1)` in the layout of `torch.fft.rfft2`.
+        tol: relative residual to which a gain is solved for; `None` takes that of `operators.linalg.cg`.
     """
 
-    def __init__(self, spectrum: Tensor):
-        self.spectrum = spectrum
+    def __init__(self, spectrum: Tensor, tol: float | None = None):
+        self.spectrum, self.tol = spectrum, tol
 
     def __call__(self, v: Tensor) -> Tensor:
         return filtered(v, self.spectrum)
 
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
         """Solves `(C^-1 + A'A / sigma_y^2) x = A' r / sigma_y^2`, preconditioned by what `A'A` is on average over the
-        modes of each frequency; to a tenth, which is more than the model of the covariance knows."""
+        modes of each frequency."""
         told = mean_response(A, r, self.spectrum.shape) / sigma_y**2
 
         def precision(v: Tensor) -> Tensor:
             return filtered(v, 1 / self.spectrum) + A.adjoint(A.forward(v)) / sigma_y**2
 
         b = A.adjoint(r) / sigma_y**2
-        return cg(precision, b, precondition=lambda v: filtered(v, 1 / (1 / self.spectrum + told)), tol=0.1)
+        return cg(precision, b, precondition=lambda v: filtered(v, 1 / (1 / self.spectrum + told)), tol=self.tol)
 
     def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
         if A.ishape != A.oshape:

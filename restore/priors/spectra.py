@@ -62,7 +62,10 @@ class SpectralTable:
         self.sigmas, self.spectra = sigmas.double(), {c: s.float() for c, s in spectra.items()}
 
     def covariance(self, x: Tensor, sigma: float) -> Stationary:
-        """For pictures shaped as `x`; between the levels of the table by interpolation, beyond them by its ends."""
+        """For pictures shaped as `x`; between the levels of the table by interpolation, beyond them by its ends.
+
+        Gains are solved for to a tenth, which is more than an average over pictures knows of one.
+        """
         logs, at = self.sigmas.log(), torch.tensor(sigma).double().log()
         k = int(torch.searchsorted(logs, at).clamp(1, len(logs) - 1))
         share = float(((at - logs[k - 1]) / (logs[k] - logs[k - 1])).clamp(0, 1))
@@ -72,4 +75,4 @@ class SpectralTable:
         rows, columns = (4 * f.abs() - 1 for f in (torch.fft.fftfreq(H), torch.fft.rfftfreq(W)))  # 0..1/2 -> -1..1
         grid = torch.stack(torch.broadcast_tensors(columns[None], rows[:, None]), -1)
         spectrum = F.grid_sample(level[None], grid[None], align_corners=True)[0].exp()
-        return Stationary(spectrum.to(x))
+        return Stationary(spectrum.to(x), tol=0.1)
