@@ -188,6 +188,31 @@ def test_a_draw_goes_from_the_marginal_of_one_rung_to_that_of_the_next(alpha):
     assert float((there * x).mean() / x.var()) == pytest.approx(kept, abs=0.01)
 
 
+@pytest.mark.parametrize("integrator", ["draw", "sde"])
+def test_denoising_takes_the_data_for_a_noisy_signal(integrator):
+    """No Gaussian is involved: the mean is exact for a mixture too, at any level, with half of the data's weight lost."""
+    D, A, noise = prior("mixture", SIZE), Identity(SHAPE), GaussianNoise(0.05)
+    P = Problem(noise.sample(A(D.sample(Draws(7))), Draws(8)), A, noise)
+    sampler = MomentMatching(integrator=integrator, inflation=2.0)
+    for sigma in (0.02, 1.0):
+        x = D.mean + sigma * Draws(9).normal(SHAPE, like=P.y)
+        exact = D.posterior(P)(x, sigma)
+        torch.testing.assert_close(sampler.posterior_mean(x, sigma, P, D), exact, rtol=0, atol=1e-9)
+    assert not compare(sampler, P, D, 400)[0].deviations(tolerance=8)
+
+
+def test_temperature_is_the_share_of_the_spread_and_inflation_the_pull_of_the_data():
+    P, D = problem("gaussian", "mask", SIZE)
+    rng, x = Draws(1, range(2000)), D.mean.expand(2000, *SHAPE)
+    full, half = (MomentMatching(temperature=T).posterior_draw(x, 0.1, P, D, rng) for T in (1.0, 0.5))
+    assert float(half.var(0).mean() / full.var(0).mean()) == pytest.approx(0.25, rel=0.05)
+    torch.testing.assert_close(half.mean(0), full.mean(0), rtol=0, atol=0.01)
+    C, r = D.covariance(x[:1], 0.1), P.y - P.operator(D(x[:1], 0.1))
+    moved = MomentMatching(inflation=3.0).posterior_mean(x[:1], 0.1, P, D) - D(x[:1], 0.1)
+    torch.testing.assert_close(moved, Times(C, 3.0).gain(P.operator, r, P.noise.sigma))
+    assert P.data_fit(D(x[:1], 0.1) + moved) < P.data_fit(MomentMatching().posterior_mean(x[:1], 0.1, P, D))
+
+
 @pytest.mark.parametrize("covariance", ["model", "diagonal", "scalar"])
 def test_every_covariance_that_can_draw_does(covariance):
     P, D = problem("gaussian", "mask", SIZE)
