@@ -190,7 +190,7 @@ def test_a_draw_goes_from_the_marginal_of_one_rung_to_that_of_the_next(alpha):
 
 @pytest.mark.parametrize("integrator", ["draw", "sde"])
 def test_denoising_takes_the_data_for_a_noisy_signal(integrator):
-    """No Gaussian is involved: the mean is exact for a mixture too, at any level, with half of the data's weight lost."""
+    """No Gaussian is involved: the mean is exact for a mixture too, at any level, half of the data's weight lost."""
     D, A, noise = prior("mixture", SIZE), Identity(SHAPE), GaussianNoise(0.05)
     P = Problem(noise.sample(A(D.sample(Draws(7))), Draws(8)), A, noise)
     sampler = MomentMatching(integrator=integrator, inflation=2.0)
