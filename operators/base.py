@@ -70,6 +70,9 @@ def _takes(space: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor
     return decorate
 
 
+SPACES = {"adjoint": "oshape", "solve": "ishape", "normal": "ishape", "pull": "oshape", "pinv": "oshape"}
+
+
 class LinearOperator(Operator):
     """A linear map with its transpose and the inversions that posterior samplers are made of.
 
@@ -80,14 +83,14 @@ class LinearOperator(Operator):
         gram: the number `c` with `A A' = c I` if there is one, else `None`.
 
     Raises:
-        ShapeError: `adjoint`, `solve` or `pinv` called with a tensor that does not fit.
+        ShapeError: a method of `SPACES` called with a tensor that does not fit.
     """
 
     gram: float | None = None
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        for name, space in (("adjoint", "oshape"), ("solve", "ishape"), ("pinv", "oshape")):
+        for name, space in SPACES.items():
             if name in vars(cls):  # what it overrides is held to the same shapes
                 setattr(cls, name, _takes(space)(vars(cls)[name]))
 
@@ -113,7 +116,27 @@ class LinearOperator(Operator):
         if self.gram is not None:
             seen = self.adjoint(self.forward(b)) / self.gram  # the part of b that A sees; kept apart for its digits
             return (b - seen) / beta + seen / (beta + alpha * self.gram)
-        return cg(lambda v: alpha * self.adjoint(self.forward(v)) + beta * v, b)
+        return cg(lambda v: alpha * self.normal(v) + beta * v, b)
+
+    @_takes("ishape")
+    def normal(self, x: Tensor) -> Tensor:
+        """`A'A x`: `(B, *ishape) -> (B, *ishape)`. Default: `forward`, then `adjoint`."""
+        return self.adjoint(self.forward(x))
+
+    @_takes("oshape")
+    def pull(self, r: Tensor, beta: float) -> Tensor:
+        """`(A'A + beta I)^-1 A' r`, `(B, *oshape) -> (B, *ishape)`: what a residual `r` of the data moves a signal by.
+
+        Samplers write their data step as a current signal plus this. In single precision a tiny `beta` (high noise,
+        precise data) costs no digits where the SVD is known: `solve` would divide by it what rounding leaves outside
+        the range.
+        """
+        if self.gram is not None:
+            return self.adjoint(r) / (self.gram + beta)
+        svd = self.svd()
+        if svd is not None:
+            return svd.V((svd.s / (svd.s.square() + beta)).to(r) * svd.Ut(r))
+        return self.solve(self.adjoint(r), 1.0, beta)
 
     @_takes("oshape")
     def pinv(self, y: Tensor) -> Tensor:
@@ -130,7 +153,7 @@ class LinearOperator(Operator):
         # A row that is all rounding may be nothing that A'A can produce, and would keep CG from converging.
         rounding = norm(b) <= tolerance(y.dtype) ** 2 * norm(y)
         b = b.masked_fill(rounding.reshape(-1, *(1,) * (b.ndim - 1)), 0)
-        return cg(lambda v: self.adjoint(self.forward(v)), b)
+        return cg(self.normal, b)
 
     def svd(self) -> SVD | None:
         """The implicit SVD, or `None` when it is not known in closed form."""
@@ -211,20 +234,6 @@ def check_weights(alpha: Any, beta: Any) -> None:
     """
     if not (alpha >= 0 and beta > 0):
         raise ValueError(f"solve needs alpha >= 0 and beta > 0, got alpha={alpha}, beta={beta}; for beta = 0 use pinv")
-
-
-def pull(A: LinearOperator, r: Tensor, beta: float) -> Tensor:
-    """`(A'A + beta I)^-1 A' r`, `(B, *oshape) -> (B, *ishape)`: what a residual `r` moves a signal by.
-
-    Samplers write their data step as a current signal plus this. In single precision a tiny `beta` (high noise, precise
-    data) costs no digits where the SVD is known: `solve` would divide by it what rounding leaves outside the range.
-    """
-    if A.gram is not None:
-        return A.adjoint(r) / (A.gram + beta)
-    svd = A.svd()
-    if svd is not None:
-        return svd.V((svd.s / (svd.s.square() + beta)).to(r) * svd.Ut(r))
-    return A.solve(A.adjoint(r), 1.0, beta)
 
 
 def _check(operator: Operator, v: Tensor, space: str) -> None:

@@ -55,7 +55,8 @@ def assert_solve(
     tol: float = 1e-7,
     seed: int = 0,
 ) -> None:
-    """`solve(b, alpha, beta)` is `(alpha A'A + beta I)^-1 b` for each `(alpha, beta)` in `weights`.
+    """`solve(b, alpha, beta)` is `(alpha A'A + beta I)^-1 b` for each `(alpha, beta)` in `weights`, `pull(y, beta)` is
+    `(A'A + beta I)^-1 A'y` and `normal(b)` is `A'A b`.
 
     Raises:
         LawError: it differs from the dense solution.
@@ -65,6 +66,10 @@ def assert_solve(
         wanted = torch.linalg.solve(alpha * M.T @ M + beta * torch.eye(M.shape[1], dtype=M.dtype), b.flatten(1).T).T
         what = f"solve(b, alpha={alpha}, beta={beta}) and the dense solution"
         _close(A, what, A.solve(b, alpha, beta), wanted.reshape(b.shape), tol)
+    _close(A, "normal(b) and A'A b", A.normal(b), (b.flatten(1) @ M.T @ M).reshape(b.shape), tol)
+    y, beta = _random(A.oshape, seed + 1), weights[0][1]
+    moved = torch.linalg.solve(M.T @ M + beta * torch.eye(M.shape[1], dtype=M.dtype), M.T @ y.flatten(1).T).T
+    _close(A, f"pull(y, {beta}) and the dense solution", A.pull(y, beta), moved.reshape(b.shape), tol)
 
 
 def assert_pinv(A: LinearOperator, *, tol: float = 1e-6) -> None:

@@ -72,6 +72,15 @@ class CircularFilter(LinearOperator):
             return fourier.filter2(b, (1 / (alpha * power + beta)).to(b))
         return (b - self.adjoint(fourier.filter2(self.forward(b), (alpha / (alpha * power + beta)).to(b)))) / beta
 
+    def normal(self, x: Tensor) -> Tensor:
+        return fourier.filter2(x, (self.half_s**2).to(x)) if self.factor == 1 else super().normal(x)
+
+    def pull(self, r: Tensor, beta: float) -> Tensor:
+        if self.factor > 1:
+            return super().pull(r, beta)
+        weight = (self.half_s / (self.half_s**2 + beta)).to(r)
+        return fourier.filter2(r, fourier.as_complex(self.rows, r).conj() * weight)
+
     def pinv(self, y: Tensor) -> Tensor:
         """As in the base class; singular values below `tolerance(y.dtype)` times the largest count as zero."""
         s = self.half_s
@@ -82,18 +91,30 @@ class CircularFilter(LinearOperator):
         return fourier.filter_up(fourier.filter2(y, inverse), rows, self.factor)
 
     def svd(self) -> SVD:
-        def U(z: Tensor) -> Tensor:
-            return fourier.hartley(z.reshape(-1, *self.oshape))
+        """Hartley modes of the small grid; a filter merges with their transform."""
 
-        def Ut(y: Tensor) -> Tensor:
-            return fourier.hartley(y).flatten(1)
+        def rows(like: Tensor) -> Tensor:
+            return fourier.as_complex(self.rows, like)
+
+        def V(z: Tensor) -> Tensor:
+            z = z.reshape(-1, *self.oshape)
+            if self.factor > 1:
+                return fourier.filter_up(fourier.hartley(z), rows(z), self.factor)
+            X = rows(z).conj() * fourier.half_spectrum_of_hartley(z)
+            return torch.fft.irfft2(X, s=self.ishape[-2:], norm="ortho")
+
+        def Vt(x: Tensor) -> Tensor:
+            if self.factor > 1:
+                return fourier.hartley(fourier.filter_down(x, rows(x), self.factor)).flatten(1)
+            X = rows(x) * torch.fft.rfft2(x, norm="ortho")
+            return fourier.hartley_of(X, self.ishape[-1]).flatten(1)
 
         return SVD(
             s=self.s.expand(self.oshape).flatten(),
-            U=U,
-            Ut=Ut,
-            V=lambda z: fourier.filter_up(U(z), fourier.as_complex(self.rows, z), self.factor),
-            Vt=lambda x: Ut(fourier.filter_down(x, fourier.as_complex(self.rows, x), self.factor)),
+            U=lambda z: fourier.hartley(z.reshape(-1, *self.oshape)),
+            Ut=lambda y: fourier.hartley(y).flatten(1),
+            V=V,
+            Vt=Vt,
         )
 
 

@@ -13,8 +13,25 @@ def hartley(x: Tensor) -> Tensor:
 
     It diagonalises every circular filter with a real spectrum.
     """
-    X = torch.fft.fft2(x, norm="ortho")
-    return X.real - X.imag
+    return hartley_of(torch.fft.rfft2(x, norm="ortho"), x.shape[-1])
+
+
+def hartley_of(X: Tensor, width: int) -> Tensor:
+    """`hartley(x)` from the half spectrum of `x`, `(..., H, W // 2 + 1) -> (..., H, W)`."""
+    mirrored = (X.real + X.imag)[..., 1 : (width + 1) // 2]  # Re X is even, Im X odd
+    return torch.cat([X.real - X.imag, negated(mirrored.flip(-1))], -1)
+
+
+def half_spectrum_of_hartley(z: Tensor) -> Tensor:
+    """The half spectrum of `hartley(z)`: the even part of `z` less `i` times its odd part, no transform needed."""
+    n = z.shape[-1] // 2 + 1
+    there, back = z[..., :n], negated(torch.cat([z[..., :1], z[..., z.shape[-1] - n + 1 :].flip(-1)], -1))
+    return torch.complex((there + back) / 2, (back - there) / 2)
+
+
+def negated(X: Tensor) -> Tensor:
+    """Rows at the opposite frequency: row `k` goes to `-k` modulo their number."""
+    return torch.cat([X[..., :1, :], X[..., 1:, :].flip(-2)], -2)
 
 
 def hadamard(x: Tensor) -> Tensor:

@@ -54,6 +54,9 @@ class Mask(LinearOperator):
         x = y.new_zeros(*y.shape[:-1], self.size).index_copy_(-1, self.kept, y)
         return x.reshape(-1, *self.ishape)
 
+    def normal(self, x: Tensor) -> Tensor:
+        return x * self.adjoint(x.new_ones(1, *self.oshape))
+
 
 class _Delegate(LinearOperator):
     """An operator that picks, when it is made, the form it computes with."""
@@ -70,6 +73,12 @@ class _Delegate(LinearOperator):
 
     def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
         return self.core.solve(b, alpha, beta)
+
+    def normal(self, x: Tensor) -> Tensor:
+        return self.core.normal(x)
+
+    def pull(self, r: Tensor, beta: float) -> Tensor:
+        return self.core.pull(r, beta)
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.core.pinv(y)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator, pull
+from operators.base import LinearOperator
 from operators.linalg import cg
 from operators.random import Draws
 
@@ -66,7 +66,7 @@ class Scalar(Covariance):
         return self.variance * v
 
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
-        return pull(A, r, sigma_y**2 / self.variance)
+        return A.pull(r, sigma_y**2 / self.variance)
 
     def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
         if A.gram is None or r.ndim != 4:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator, pull
+from operators.base import LinearOperator
 from operators.noise import Gaussian
 from operators.random import Draws
 from restore.priors.base import per_row
@@ -30,7 +30,7 @@ def exact_draw(problem: Problem, guess: Tensor, variance: float, rng: Draws) -> 
     """
     A, sigma_y = problem.linear_gaussian
     z = guess + math.sqrt(variance) * rng.normal(A.ishape, like=guess)
-    return z + pull(A, problem.y + sigma_y * white_data(A, rng, guess) - A.forward(z), sigma_y**2 / variance)
+    return z + A.pull(problem.y + sigma_y * white_data(A, rng, guess) - A.forward(z), sigma_y**2 / variance)
 
 
 def white_data(A: LinearOperator, rng: Draws, like: Tensor) -> Tensor:

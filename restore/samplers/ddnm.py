@@ -32,7 +32,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator, pull
+from operators.base import LinearOperator
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
@@ -100,7 +100,7 @@ class DDNM(Sampler):
         fresh = math.sqrt(max(1 - kappa**2 - carried**2, 0))
         n3 = rng.normal(A.ishape, like=x)
         z = D + tau * (kappa * n3 + (carried / sigma) * (x - D) + fresh * n)
-        return z + pull(A, y - A.forward(z - tau * n3), beta)
+        return z + A.pull(y - A.forward(z - tau * n3), beta)
 
     def _gains(self, s: Tensor, tau: float, sigma_y: float) -> tuple[Tensor, Tensor]:
         """Weight of `U'y - s V'D` and std of the fresh noise for each singular value (eqs. 18-19)."""

@@ -33,7 +33,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from operators.base import LinearOperator, pull
+from operators.base import LinearOperator
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
@@ -66,7 +66,7 @@ class DiffPIR(Sampler):
         A, sigma_y = problem.linear_gaussian
         D = prior(x, sigma)
         rho = sigma_y**2 * (self.lambda_ / sigma**2 + 1 / self.scale**2)
-        x0 = D + pull(A, problem.y - A.forward(D), rho)
+        x0 = D + A.pull(problem.y - A.forward(D), rho)
         if sigma_next == 0:
             return x0
         eps = (x - x0) / sigma

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator, pull
+from operators.base import LinearOperator
 from operators.linalg import dot
 from operators.random import Draws
 from restore.problem import Problem
@@ -114,6 +114,6 @@ def evidence(A: LinearOperator, r: Tensor, variance: float, sigma_y: float) -> t
         `u = variance A' (variance A A' + sigma_y^2 I)^-1 r`.
     """
     # The exponent by way of u: no digits are lost where sigma_y is small.
-    u = pull(A, r, sigma_y**2 / variance)
+    u = A.pull(r, sigma_y**2 / variance)
     rest = r - A.forward(u)
     return -0.5 * (dot(rest, rest) / sigma_y**2 + dot(u, u) / variance), u

@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator, pull
+from operators.base import LinearOperator
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
@@ -58,7 +58,7 @@ class PiGDM(Sampler):
         A, sigma_y = problem.linear_gaussian
         tau, r2 = sigma_next, sigma**2 * self.scale**2 / (sigma**2 + self.scale**2)
         x, D = differentiable(prior, x, sigma, "PiGDM")
-        v = pull(A, problem.y - A.forward(D.detach()), sigma_y**2 / r2) / r2
+        v = A.pull(problem.y - A.forward(D.detach()), sigma_y**2 / r2) / r2
         g = torch.autograd.grad(D, x, v)[0]
         x, D = x.detach(), D.detach()
         if tau == 0:

@@ -30,7 +30,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from operators.base import LinearOperator, pull
+from operators.base import LinearOperator
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
@@ -58,7 +58,7 @@ class Projection(Sampler):
         A, sigma_y = problem.linear_gaussian
         tau = sigma_next
         y_hat = problem.y + sigma * A.forward(rng.normal(A.ishape, like=x))
-        x = x + self.lambda_ * pull(A, y_hat - A.forward(x), (sigma_y / sigma) ** 2)
+        x = x + self.lambda_ * A.pull(y_hat - A.forward(x), (sigma_y / sigma) ** 2)
         D = prior(x, sigma)
         if tau == 0:
             return D
