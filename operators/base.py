@@ -81,12 +81,14 @@ class LinearOperator(Operator):
 
     Attributes:
         gram: the number `c` with `A A' = c I` if there is one, else `None`.
+        shift_invariant: whether `A'A` is a circular filter, the same for all channels, so that `response` says it all.
 
     Raises:
         ShapeError: a method of `SPACES` called with a tensor that does not fit.
     """
 
     gram: float | None = None
+    shift_invariant: bool = False
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -122,6 +124,14 @@ class LinearOperator(Operator):
     def normal(self, x: Tensor) -> Tensor:
         """`A'A x`: `(B, *ishape) -> (B, *ishape)`. Default: `forward`, then `adjoint`."""
         return self.adjoint(self.forward(x))
+
+    def response(self) -> Tensor | None:
+        """How much `A'A` passes at each spatial frequency, on average over the places of a picture.
+
+        The diagonal of `F A'A F'`, the same for all channels, `(H, W // 2 + 1)` in float64 in the layout of
+        `torch.fft.rfft2`. `None` where it is not known in closed form.
+        """
+        return None
 
     @_takes("oshape")
     def pull(self, r: Tensor, beta: float) -> Tensor:
@@ -218,12 +228,22 @@ class Identity(LinearOperator):
 
     def __init__(self, ishape: Shape):
         super().__init__(ishape, ishape)
+        self.shift_invariant = len(ishape) == 3
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
     def adjoint(self, y: Tensor) -> Tensor:
         return y
+
+    def normal(self, x: Tensor) -> Tensor:
+        return x
+
+    def response(self) -> Tensor | None:
+        if len(self.ishape) != 3:
+            return None
+        H, W = self.ishape[-2:]
+        return torch.ones(H, W // 2 + 1, dtype=torch.float64)
 
 
 def check_weights(alpha: Any, beta: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
+from operators.fourier import filter2
 from operators.linalg import dense, norm
 from operators.random import generator
 
@@ -86,6 +87,28 @@ def assert_pinv(A: LinearOperator, *, tol: float = 1e-6) -> None:
     _close(A, "A^+ and the dense pseudo-inverse", P, torch.linalg.pinv(M, rtol=1e-10), tol)
 
 
+def assert_response(A: LinearOperator, *, tol: float = 1e-9) -> None:
+    """`response()` is `None`, or the diagonal of `F A'A F'`, averaged over the channels; with `shift_invariant` that is
+    all of `A'A`.
+
+    Raises:
+        LawError: it differs.
+    """
+    response = A.response()
+    if response is None:
+        if A.shift_invariant:
+            raise LawError(f"{_name(A)} calls itself shift-invariant, but does not know its response")
+        return
+    H, W = A.ishape[-2:]
+    M = dense(A.normal, A.ishape).reshape(A.ishape[0], H, W, A.ishape[0], H, W)
+    within = torch.stack([M[c, :, :, c] for c in range(A.ishape[0])]).mean(0)  # (H, W, H, W)
+    turned = torch.fft.fft2(torch.fft.ifft2(within), dim=(0, 1)).reshape(H * W, H * W).diagonal().real
+    _close(A, "response() and the diagonal of F A'A F'", response, turned.reshape(H, W)[:, : W // 2 + 1], tol)
+    if A.shift_invariant:
+        x = _random(A.ishape, 0)
+        _close(A, "normal(x) and response()", A.normal(x), filter2(x, response), tol)
+
+
 def assert_svd(A: LinearOperator, *, tol: float = 1e-9, seed: int = 0) -> None:
     """`svd()` is `None`, or `A = U diag(s) V'` with orthonormal columns, `s >= 0`, and `Ut`, `Vt` the transposes.
 
@@ -113,7 +136,7 @@ def assert_laws(A: LinearOperator) -> None:
     Raises:
         LawError: the first law broken.
     """
-    for law in (assert_linear, assert_adjoint, assert_solve, assert_svd, assert_pinv):
+    for law in (assert_linear, assert_adjoint, assert_solve, assert_svd, assert_pinv, assert_response):
         law(A)
 
 

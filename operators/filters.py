@@ -36,7 +36,7 @@ class CircularFilter(LinearOperator):
     def __init__(self, kernel: Tensor, ishape: Shape, factor: int = 1):
         H, W = ishape[-2:]
         super().__init__(ishape, (*ishape[:-2], H // factor, W // factor))
-        self.factor = factor
+        self.factor, self.shift_invariant = factor, factor == 1
         columns = [fourier.impulse_response(column, H, factor) for column in kernel.double().T]
         response = torch.stack([fourier.impulse_response(row, W, factor) for row in torch.stack(columns, 1)])
         otf = torch.fft.fft2(response)
@@ -74,6 +74,9 @@ class CircularFilter(LinearOperator):
 
     def normal(self, x: Tensor) -> Tensor:
         return fourier.filter2(x, (self.half_s**2).to(x)) if self.factor == 1 else super().normal(x)
+
+    def response(self) -> Tensor:
+        return torch.view_as_complex(self.otf).abs().square() / self.factor**2
 
     def pull(self, r: Tensor, beta: float) -> Tensor:
         if self.factor > 1:
@@ -131,7 +134,8 @@ class Separable(LinearOperator):
         super().__init__((*lead, R.shape[1], C.shape[1]), (*lead, R.shape[0], C.shape[0]))
         for name, M in {"R": R.double(), "C": C.double()}.items():
             U, s, Vt = torch.linalg.svd(M, full_matrices=False)
-            for part, value in {"": M, "_U": U, "_s": s, "_Vt": Vt}.items():
+            passed = torch.fft.fft(torch.fft.ifft(M.T @ M), dim=0).diagonal().real  # of F M'M F'
+            for part, value in {"": M, "_U": U, "_s": s, "_Vt": Vt, "_passed": passed}.items():
                 self.register_buffer(name + part, value.contiguous())
         self._bands = {name: _bands(M) for name, M in (("R", R), ("C", C), ("R'", R.T), ("C'", C.T))}
         self.R: Tensor
@@ -162,6 +166,10 @@ class Separable(LinearOperator):
         z = _both(left, b, right.T) * (power / (power + beta)).to(b)
         flat, z = b.flatten(0, -3), (z @ right).flatten(0, -3)
         return torch.baddbmm(flat, left.T.expand(len(flat), -1, -1), z, beta=1 / beta, alpha=-1 / beta).view_as(b)
+
+    def response(self) -> Tensor:
+        rows, columns = self.get_buffer("R_passed"), self.get_buffer("C_passed")
+        return rows[:, None] * columns[: len(columns) // 2 + 1]
 
     def pinv(self, y: Tensor) -> Tensor:
         """As in the base class; singular values below `tolerance(y.dtype)` times the largest count as zero."""

@@ -84,9 +84,11 @@ def test_the_evidence_is_that_of_a_gaussian(name):
     M, r = dense(A, SHAPE), Draws(4, range(3)).normal(A.oshape, like=torch.zeros(1).double())
     S = variance * M @ M.T + sigma_y**2 * torch.eye(len(M)).double()
     z = torch.linalg.solve(S, r.flatten(1).T).T
-    log_p, u = evidence(A, r, variance, sigma_y)
-    torch.testing.assert_close(log_p, -0.5 * (r.flatten(1) * z).sum(1))
+    u = A.pull(r, sigma_y**2 / variance)
     torch.testing.assert_close(u.flatten(1), variance * z @ M)
+    for at_hand in (None, u):
+        log_p = evidence(A, r, variance, sigma_y, at_hand)
+        torch.testing.assert_close(log_p, -0.5 * (r.flatten(1) * z).sum(1))
 
 
 @pytest.mark.parametrize("name", DIVIDING)

@@ -135,40 +135,66 @@ class Stationary(Covariance):
         return filtered(v, self.spectrum)
 
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
-        """Solves `(C^-1 + A'A / sigma_y^2) x = A' r / sigma_y^2`, preconditioned by what `A'A` is on average over the
-        modes of each frequency."""
-        told = mean_response(A, r, self.spectrum.shape) / sigma_y**2
+        """In closed form where `A` is shift-invariant. Else by conjugate gradients on the modes `u` of `C^(1/2) u`,
+        `(I + C^(1/2) A'A C^(1/2) / sigma_y^2) u = C^(1/2) A' r / sigma_y^2`, preconditioned by what `A'A` passes of
+        each.
+        """
+        width, root = A.ishape[-1], self.spectrum.sqrt()
+        inverse = 1 / (1 + passed(A, r, self.spectrum.shape) * self.spectrum / sigma_y**2)
+        if A.shift_invariant:
+            return filtered(A.adjoint(r), self.spectrum * inverse / sigma_y**2)
+        twice = self.spectrum.new_full((width // 2 + 1,), math.sqrt(2))  # columns that stand for two modes
+        twice[:: width // 2 if width % 2 == 0 else width] = 1  # 0 and, of an even width, the last stand for themselves
+        into, out = root / twice, root * twice / sigma_y**2
 
-        def precision(v: Tensor) -> Tensor:
-            return filtered(v, 1 / self.spectrum) + A.adjoint(A.forward(v)) / sigma_y**2
+        def signal(u: Tensor) -> Tensor:
+            return from_modes(into * torch.view_as_complex(u), width)
 
-        b = A.adjoint(r) / sigma_y**2
-        return cg(precision, b, precondition=lambda v: filtered(v, 1 / (1 / self.spectrum + told)), tol=self.tol)
+        def modes(v: Tensor) -> Tensor:
+            return torch.view_as_real(out * to_modes(v))
+
+        def precondition(u: Tensor) -> Tensor:
+            return torch.view_as_real(inverse * torch.view_as_complex(u))
+
+        return signal(
+            cg(lambda u: u + modes(A.normal(signal(u))), modes(A.adjoint(r)), precondition=precondition, tol=self.tol)
+        )
 
     def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
         if A.ishape != A.oshape:
             return None
-        return self.spectrum * mean_response(A, r, self.spectrum.shape)
+        return self.spectrum * passed(A, r, self.spectrum.shape)
 
     def sample(self, rng: Draws, like: Tensor) -> Tensor:
         return filtered(rng.normal(like.shape[1:], like), self.spectrum.sqrt())
 
 
+def to_modes(v: Tensor) -> Tensor:
+    """`F O v`, `(B, C, H, W) -> (B, C, H, W // 2 + 1)`, complex."""
+    return torch.fft.rfft2((opponent(v) @ v.flatten(2)).view_as(v), norm="ortho")
+
+
+def from_modes(modes: Tensor, width: int) -> Tensor:
+    """The inverse, `O' F'`: `(B, C, H, W // 2 + 1) -> (B, C, H, W)`."""
+    v = torch.fft.irfft2(modes, s=(modes.shape[-2], width), norm="ortho")
+    return (opponent(v).T @ v.flatten(2)).view_as(v)
+
+
 def filtered(v: Tensor, spectrum: Tensor) -> Tensor:
     """`O' F' diag(spectrum) F O v`, `(B, C, H, W) -> (B, C, H, W)`."""
-    O = opponent(v)
-    turned = torch.fft.rfft2(torch.einsum("ij,bj...->bi...", O, v), norm="ortho")
-    back = torch.fft.irfft2(spectrum * turned, s=v.shape[-2:], norm="ortho")
-    return torch.einsum("ji,bj...->bi...", O, back)
+    return from_modes(spectrum * to_modes(v), v.shape[-1])
+
+
+def passed(A: LinearOperator, like: Tensor, shape: torch.Size) -> Tensor:
+    """How much `A'A` passes of each mode of `Stationary`, `(C, H, W // 2 + 1)` or a shape that broadcasts to it."""
+    response = A.response()
+    return mean_response(A, like, shape) if response is None else response.to(like)
 
 
 def mean_response(A: LinearOperator, like: Tensor, shape: torch.Size) -> Tensor:
     """The part of `A'A` that is diagonal in the modes of `Stationary`, averaged over near frequencies: `shape`."""
     probe = torch.randn(1, *A.ishape, generator=torch.Generator().manual_seed(0)).to(like)
-    O = opponent(probe)
-    into, out = (
-        torch.fft.rfft2(torch.einsum("ij,bj...->bi...", O, v))[0] for v in (probe, A.adjoint(A.forward(probe)))
-    )
+    into, out = (to_modes(v)[0] for v in (probe, A.normal(probe)))
     cells = frequency_cells(*A.ishape[-2:])
     power = averaged(into.abs().square(), cells)
     return (averaged((into.conj() * out).real, cells) / power).clamp(min=0)[:, cells].reshape(shape)

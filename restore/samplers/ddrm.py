@@ -68,10 +68,11 @@ class DDRM(Sampler):
         top = float(self.ladder(prior)[0])
         n = rng.normal(A.ishape, like=problem.y)
         svd = _svd(A)
-        sure = svd.s * top >= sigma_y
-        fresh = torch.where(sure, (top**2 - (sigma_y / svd.s).square()).clamp(min=0).sqrt(), top)
+        s = svd.s.to(n)
+        sure = s * top >= sigma_y
+        fresh = torch.where(sure, (top**2 - (sigma_y / s).square()).clamp(min=0).sqrt(), top)
         zero = torch.zeros_like(n)
-        return replace_measured(svd, problem.y, zero, n, top * n, torch.where(sure, 1 / svd.s, 0.0), fresh)
+        return replace_measured(svd, problem.y, zero, n, top * n, torch.where(sure, 1 / s, 0.0), fresh)
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
         A, sigma_y = problem.linear_gaussian
@@ -81,9 +82,10 @@ class DDRM(Sampler):
         svd, n = _svd(A), rng.normal(A.ishape, like=x)
         carried = math.sqrt(1 - self.eta**2)
         noise = tau * (self.eta * n + (carried / sigma) * (x - D))
-        sure = svd.s * tau >= sigma_y
-        gain = torch.where(sure, self.eta_b / svd.s, carried * tau / sigma_y)
-        told = (self.eta_b * sigma_y / svd.s).square()
+        s = svd.s.to(x)
+        sure = s * tau >= sigma_y
+        gain = torch.where(sure, self.eta_b / s, carried * tau / sigma_y)
+        told = (self.eta_b * sigma_y / s).square()
         fresh = torch.where(sure, (tau**2 - told).clamp(min=0).sqrt(), self.eta * tau)
         return replace_measured(svd, problem.y, D, n, noise, gain, fresh)
 

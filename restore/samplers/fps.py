@@ -102,18 +102,18 @@ class FPS(ParticleSampler):
         before, after = ((problem.y + v).repeat_interleave(self.particles, 0) for v in (x.path, path))
         s2, s2_next = (sigma_y**2 + self.c**2 * v for v in (above, below))
         D, scale, carried = prior(x.x, sigma), prior.signal_std, sigma_y**2 / s2
-        ahead = self.everyone(problem).y - carried * (before - A.forward(x.x)) - A.forward(D)
+        ahead = self.everyone(problem).y - carried * before + A.forward(carried * x.x - D)
         r2 = sigma**2 * scale**2 / (sigma**2 + scale**2)
-        log_psi = evidence(A, ahead, r2, sigma_y * math.sqrt(1 - carried))[0].reshape(x.log_w.shape)
+        log_psi = evidence(A, ahead, r2, sigma_y * math.sqrt(1 - carried)).reshape(x.log_w.shape)
         kept, log_w = resample(x.log_w + log_psi, self.ess_threshold, rng)
         log_w = log_w - log_psi.flatten()[kept].reshape(log_w.shape)
         here, D = x.x[kept], D[kept]
         was = x.before if x.before.m is None else x.before._replace(m=x.before.m[kept])
         mean, std = kernel(here, extrapolated(was, D, sigma, tau), sigma, tau)
         rho = s2_next / s2
-        seen = Problem(after - rho * (before - A.forward(here)), A, Gaussian(math.sqrt(s2_next * (1 - rho))))
-        log_p = evidence(A, seen.y - A.forward(mean), std**2, seen.linear_gaussian[1])[0]
-        there = exact_draw(seen, mean, std**2, Particles(rng, self.particles))
+        left = Problem(after - rho * before + A.forward(rho * here - mean), A, Gaussian(math.sqrt(s2_next * (1 - rho))))
+        log_p = evidence(A, left.y, std**2, left.linear_gaussian[1])
+        there = mean + exact_draw(left, torch.zeros_like(mean), std**2, Particles(rng, self.particles))
         return Filtered(there, log_w + log_p.reshape(log_w.shape), path, State(here, D, sigma))
 
     def _above(self, sigma: float, prior: Denoiser) -> float:

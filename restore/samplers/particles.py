@@ -6,6 +6,7 @@ How it fares is seen by taking the steps oneself: `effective_sample_size(state.l
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,14 +107,20 @@ def _rows(chosen: Tensor, particles: int | None = None) -> Tensor:
     return (chosen + P * torch.arange(B, device=chosen.device)[:, None]).flatten()
 
 
-def evidence(A: LinearOperator, r: Tensor, variance: float, sigma_y: float) -> tuple[Tensor, Tensor]:
+def evidence(A: LinearOperator, r: Tensor, variance: float, sigma_y: float, u: Tensor | None = None) -> Tensor:
     """Of a residual `r` of the data, where the signal is known to `variance` in each number.
 
+    Args:
+        u: what `r` moves the signal by, `A.pull(r, sigma_y^2 / variance)`, if it is at hand.
+
     Returns:
-        `log N(r; 0, variance A A' + sigma_y^2 I)` up to a constant, `(B,)`, and what `r` moves the signal by,
-        `u = variance A' (variance A A' + sigma_y^2 I)^-1 r`.
+        `log N(r; 0, variance A A' + sigma_y^2 I)` up to a constant, `(B,)`.
     """
+    svd = A.svd() if u is None else None
+    if svd is not None and len(svd.s) == math.prod(A.oshape):
+        z = svd.Ut(r)
+        return -0.5 * dot(z, z / (variance * svd.s.square() + sigma_y**2).to(z))
     # The exponent by way of u: no digits are lost where sigma_y is small.
-    u = A.pull(r, sigma_y**2 / variance)
+    u = A.pull(r, sigma_y**2 / variance) if u is None else u
     rest = r - A.forward(u)
-    return -0.5 * (dot(rest, rest) / sigma_y**2 + dot(u, u) / variance), u
+    return -0.5 * (dot(rest, rest) / sigma_y**2 + dot(u, u) / variance)

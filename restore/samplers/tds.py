@@ -120,7 +120,9 @@ def _twist(x: Tensor, sigma: float, problem: Problem, prior: Denoiser, L: Tensor
     x, D = differentiable(prior, x, sigma, "TDS")
     if L is None:
         linear, sigma_y = problem.linear_gaussian
-        log_psi, u = evidence(linear, problem.y - linear.forward(D.detach()), r2, sigma_y)
+        r = problem.y - linear.forward(D.detach())
+        u = linear.pull(r, sigma_y**2 / r2)
+        log_psi = evidence(linear, r, r2, sigma_y, u)
         return Twist(D.detach(), log_psi, torch.autograd.grad(D, x, u / r2)[0])
     z = differentiable_data(A, D, "TDS")
     power = 1 / (1 + r2 * L)
