@@ -28,8 +28,9 @@ from restore.modalities.image import read_picture
 from restore.priors.analytic import Gaussian, side_by_side
 from restore.priors.network import EDMDenoiser, UNet
 from restore.priors.product import Product
+from restore.priors.spectra import SpectralTable
 from restore.priors.stationary import StationaryGaussian
-from restore.priors.store import load_prior, save_prior
+from restore.priors.store import load_prior, save_prior, save_table
 from restore.problem import Problem
 from restore.samplers.dps import DPS
 from restore.samplers.moment_matching import MomentMatching
@@ -300,11 +301,15 @@ def test_the_command_separates_noise_and_replays(capsys):
     assert {p.name: p.read_bytes() for p in Path().glob("two*.png")} == before
     assert command(capsys, *words[:-1], "-o", "two.png", "--overwrite", PRIOR)[0] == 0
     assert not Path("two_noise.png").exists()
+    table = {c: torch.full((2, c, 17, 17), 0.01) for c in (1, 3)}
+    save_table(SpectralTable(torch.tensor([0.1, 1.0]), table), Path("rows"))
+    status, _, err = command(capsys, "replay", "two.run.json", "--overwrite")
+    assert status == 2 and "the noise prior table is gone or has changed since" in err
     noise_prior("others", (3, 1))
     for path in Path("others").iterdir():
         path.rename(Path("rows") / path.name)
     status, _, err = command(capsys, "replay", "two.run.json", "--overwrite")
-    assert status == 2 and "the noise_prior" in err and "has changed since" in err
+    assert status == 2 and "the noise prior is gone or has changed since" in err
 
 
 @pytest.mark.usefixtures("inside")
