@@ -9,7 +9,7 @@ from operators.linalg import ConvergenceError, cg, dense
 from operators.random import Draws
 from restore.core import restore
 from restore.priors.analytic import Gaussian
-from restore.priors.base import Denoiser, Rescaled
+from restore.priors.base import Denoiser, Rescaled, Wrapper
 from restore.priors.covariance import Covariance, Diagonal, Scalar, Stationary, Times
 from restore.priors.jacobian import Jacobian, row_sums
 from restore.priors.spectra import SpectralTable, residual_spectra
@@ -40,6 +40,17 @@ def test_the_covariance_follows_the_units():
     assert other.signal_std == pytest.approx(D.signal_std / 2)
     C = other.covariance((x + 1) / 2, 0.1)
     torch.testing.assert_close(matrix(C), matrix(D.covariance(x, 0.2)) / 4)
+
+
+def test_a_wrapper_answers_in_all_as_its_prior_does():
+    D = prior("mixture", SIZE)
+    x, other = D.sample(Draws(0)), Wrapper(D)
+    for name in ("shape", "sigma_min", "sigma_max", "signal_std"):
+        assert getattr(other, name) == getattr(D, name)
+    assert torch.equal(other(x, 0.2), D(x, 0.2))
+    assert torch.equal(matrix(other.covariance(x, 0.2)), matrix(D.covariance(x, 0.2)))
+    D.jvp, D.accepts = lambda x, sigma, v: sigma * v, lambda shape: shape == (7,)
+    assert torch.equal(other.jvp(x, 0.2, x), 0.2 * x) and other.accepts((7,)) and not other.accepts(SHAPE)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
