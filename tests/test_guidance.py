@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from known_posteriors import OPERATORS, compare, prior, problem
+from known_posteriors import OPERATORS, compare, operator, prior, problem
 
 from operators.base import Identity
 from operators.image import Mask
@@ -74,6 +74,23 @@ def test_temperature_is_the_share_of_the_spread_and_inflation_the_pull_of_the_da
     moved = MomentMatching(inflation=3.0).posterior_mean(x[:1], 0.1, P, D) - D(x[:1], 0.1)
     torch.testing.assert_close(moved, Times(C, 3.0).gain(P.operator, r, P.noise.sigma))
     assert P.data_fit(D(x[:1], 0.1) + moved) < P.data_fit(MomentMatching().posterior_mean(x[:1], 0.1, P, D))
+
+
+@pytest.mark.parametrize("name", ["identity", *OPERATORS])
+@pytest.mark.parametrize("covariance", ["model", "diagonal", "scalar"])
+def test_temperature_scales_all_that_a_draw_invents_and_nothing_of_the_rungs_noise(covariance, name):
+    A = Identity(SHAPE) if name == "identity" else operator(name, SIZE)
+    D, sigma, tau, rows = prior("gaussian", SIZE), 0.3, 0.2, range(500)
+    P = Problem(A(D.sample(Draws(7))), A, GaussianNoise(0.1))
+    x = (D.mean + sigma * Draws(9).normal(SHAPE, like=P.y)).expand(len(rows), *SHAPE)
+    cold, half, full = (MomentMatching(temperature=T, alpha=1.0, covariance=covariance) for T in (0.0, 0.5, 1.0))
+    mean = cold.posterior_mean(x, sigma, P, D)
+    draws = [m.posterior_draw(x, sigma, P, D, Draws(1, rows)) - mean for m in (cold, half, full)]
+    torch.testing.assert_close(draws[0], torch.zeros_like(x), rtol=0, atol=1e-6)
+    torch.testing.assert_close(draws[1], draws[2] / 2, rtol=0, atol=2e-3)  # systems are solved to less
+    assert draws[2].std(0).min() > 0.01
+    fresh = cold.step(State(x), sigma, tau, P, D, Draws(2, rows)).x - mean - (tau / sigma) ** 2 * (x - mean)
+    assert float(fresh.var()) == pytest.approx(tau**2 * (1 - (tau / sigma) ** 2), rel=0.04)  # five standard errors
 
 
 @pytest.mark.parametrize("covariance", ["model", "diagonal", "scalar"])

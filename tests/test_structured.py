@@ -289,6 +289,9 @@ def test_the_command_separates_noise_and_replays(capsys):
     status, out, err = command(capsys, *words)
     assert (status, err) == (0, "") and "MomentMatching, 3 steps, mean of 4 draws" in out and "n as" in out
     assert {p.name for p in Path().glob("photo_*")} == {"photo_denoised.png", "photo_denoised.run.json"}
+    used = json.loads(Path("photo_denoised.run.json").read_text())["request"]["settings"]["sampler"]
+    assert used["_target_"].endswith(".MomentMatching")
+    assert used["integrator"] == "draw"  # not the recipe for white noise
     status, out, _ = command(capsys, *words, "--samples", "2", "-o", "two.png", "--sampler", "diffpir")
     assert status == 0 and "two_noise.png is the mean of the separated noise" in out and "DiffPIR" in out
     noise, both = read_picture("two_noise.png").data, read_picture("two.png").data
@@ -310,6 +313,20 @@ def test_the_command_separates_noise_and_replays(capsys):
         path.rename(Path("rows") / path.name)
     status, _, err = command(capsys, "replay", "two.run.json", "--overwrite")
     assert status == 2 and "the noise prior is gone or has changed since" in err
+
+
+@pytest.mark.usefixtures("inside")
+def test_noise_with_a_prior_of_its_own_is_not_judged_by_em(capsys, monkeypatch):
+    """EM would count the structure as white."""
+    photo()
+    noise_prior("rows")
+    asked = []
+    monkeypatch.setattr("restore.engine.fit_denoising", lambda y, prior, sigma: asked.append(sigma) or [sigma])
+    words = ["denoise", "photo.png", "--steps", "2", "--sampler", "ddnm", "--overwrite", PRIOR]
+    assert command(capsys, *words)[0] == 0 and len(asked) == 1
+    assert command(capsys, *words, "--noise-prior", "rows")[0] == 0 and len(asked) == 1
+    record = json.loads(Path("photo_denoised.run.json").read_text())
+    assert record["noise"]["estimated"] and record["noise"]["sigma_in_unit_range"] == asked[0]
 
 
 @pytest.mark.usefixtures("inside")
