@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from cli_parts import PRIOR, command, photo
-from known_posteriors import NOISE, prior, samplers
+from known_posteriors import NOISE, prior, rows, samplers, two_sources
 from PIL import Image
 from torch import Tensor
 
 from operators import kernels
-from operators.base import Identity, LinearOperator
+from operators.base import Identity
 from operators.compose import HStack
 from operators.image import Blur, Downsample, Mask
 from operators.linalg import dense
@@ -43,29 +43,14 @@ SIZE = 6
 SHAPE = (1, SIZE, SIZE)
 
 
-def rows(size: int = SIZE) -> Gaussian:
-    """Noise of std 0.1 that is nearly one number in each row."""
-    block = 0.9 * torch.ones(size, size, dtype=torch.float64) + 0.1 * torch.eye(size, dtype=torch.float64)
-    D = Gaussian(torch.zeros(1, size, size, dtype=torch.float64), 0.01 * torch.block_diag(*[block] * size))
-    D.sigma_min, D.sigma_max = 0.001, 10.0
-    return D
-
-
 def blur(size: int = SIZE) -> Blur:
     kernel = kernels.gaussian(1.0)[2:-2, 2:-2]
     return Blur(kernel / kernel.sum(), (1, size, size))
 
 
-def measured(A: LinearOperator, name: str = "gaussian") -> tuple[Problem, Gaussian, Gaussian]:
-    """Data with row noise and white noise on them, the prior of the signal and that of the rows."""
-    X, N = prior(name, A.ishape[-1]), rows(A.oshape[-1])
-    z = A(X.sample(Draws(7))) + N.sample(Draws(9))
-    return Problem(White(NOISE).sample(z, Draws(8)), A, White(NOISE)), X, N
-
-
 @pytest.mark.parametrize("A", [Identity((1, 8, 8)), blur(8)], ids=["identity", "blur"])
 def test_the_joint_posterior_of_two_gaussian_sources_is_matched(A):
-    P, X, N = measured(A)
+    P, X, N = two_sources(A)
     P, J = joint(P, X, N)
     E = exactness(restore(P, J, MomentMatching(), num_samples=400).samples, side_by_side(X, N).posterior(P))
     assert E.mean_error.value < E.mean_error.expected + 0.1
@@ -75,7 +60,7 @@ def test_the_joint_posterior_of_two_gaussian_sources_is_matched(A):
 
 @pytest.mark.parametrize("name", samplers())
 def test_every_sampler_finds_both_sources(name):
-    P, X, N = measured(blur())
+    P, X, N = two_sources(blur())
     P, J = joint(P, X, N)
     posterior = side_by_side(X, N).posterior(P)
     sampler = samplers()[name]
@@ -87,7 +72,7 @@ def test_every_sampler_finds_both_sources(name):
 
 
 def test_the_parts_answer_what_the_other_leaves():
-    P, X, N = measured(blur())
+    P, X, N = two_sources(blur())
     R = restore(*joint(P, X, N), MomentMatching(steps=10), num_samples=3)
     x, n = apart(R)
     torch.testing.assert_close(torch.cat([x.samples, n.samples], 1), R.samples)
@@ -98,7 +83,7 @@ def test_the_parts_answer_what_the_other_leaves():
 
 
 def test_a_product_is_its_parts_side_by_side():
-    X, N = prior("mixture", SIZE), rows()
+    X, N = prior("mixture", SIZE), rows(SIZE)
     J, exact = Product(X, N), side_by_side(X, N)
     x = exact.sample(Draws(0, range(3))) + 0.2 * Draws(1, range(3)).normal((2, SIZE, SIZE), X.mean)
     torch.testing.assert_close(J(x, 0.2), exact(x, 0.2))
@@ -142,7 +127,7 @@ def test_a_spectrum_that_is_none_is_refused(spectrum, words):
 def test_the_gain_of_a_product_is_that_of_conditioning_a_gaussian(A, kinds):
     X, N = {
         "stationary": (coloured(), coloured(scale=0.2)),
-        "mixture": (prior("mixture", SIZE), rows()),
+        "mixture": (prior("mixture", SIZE), rows(SIZE)),
         "scalar": (EDMDenoiser(UNet((1,), (8,), (1,))), EDMDenoiser(UNet((1,), (8,), (1,)))),
         "flat": (coloured(), EDMDenoiser(UNet((1,), (8,), (1,)))),
     }[kinds]
@@ -182,7 +167,7 @@ def test_the_svd_of_a_sum_with_noise_is_closed_form(A):
 
 def test_dps_and_pigdm_are_the_published_joint_guidance():
     """Stevens et al.: both sources move along the gradient of one residual, each through its own denoiser."""
-    P, X, N = measured(blur(), "mixture")
+    P, X, N = two_sources(blur(), "mixture")
     J_P, J = joint(P, X, N)
     A, sigma = dense(P.operator, SHAPE), 0.3
     x = torch.cat([X.sample(Draws(1)), N.sample(Draws(2))], 1) + sigma * Draws(3).normal((2, SIZE, SIZE), P.y)
@@ -204,7 +189,7 @@ def test_dps_and_pigdm_are_the_published_joint_guidance():
 def test_projection_is_the_published_one():
     """With `lambda = 1` and without noise of its own the state is put on the noised data, half by each source."""
     y, A = Draws(0).normal(SHAPE, torch.zeros(1, dtype=torch.float64)), Identity(SHAPE)
-    P, J = joint(Problem(y, A, White(1e-7)), prior("gaussian", SIZE), rows())
+    P, J = joint(Problem(y, A, White(1e-7)), prior("gaussian", SIZE), rows(SIZE))
     asked = []
 
     class Asked(Product):
@@ -222,7 +207,7 @@ def test_projection_is_the_published_one():
 
 
 def test_what_does_not_fit_is_refused_in_words():
-    P, X, N = measured(Identity(SHAPE))
+    P, X, N = two_sources(Identity(SHAPE))
     with pytest.raises(TypeError, match="a linear operator is needed here, got Clip"):
         joint(Problem(P.y, Clip(SHAPE), P.noise), X, N)
     with pytest.raises(ValueError, match="a source of shape"):
