@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from operators.random import Draws
-from restore.priors.base import Denoiser
-from restore.priors.covariance import Covariance
+from restore.priors.base import Denoiser, Wrapper
 from restore.problem import Problem
 from restore.samplers.base import Callback, Sampler
 
@@ -55,29 +54,21 @@ class Restoration:
         return self.problem.data_fit(self.samples)
 
 
-class _Counted(Denoiser):
+class _Counted(Wrapper):
     """A denoiser that counts its calls, and products with its Jacobian, in rows: local to one call of `restore`, so
     that nothing else keeps state."""
 
     def __init__(self, prior: Denoiser):
-        super().__init__()
-        self.prior, self.forwards, self.backwards = prior, 0, 0
-        self.shape, self.sigma_min, self.sigma_max = prior.shape, prior.sigma_min, prior.sigma_max
-        self.signal_std = prior.signal_std
-
-    def covariance(self, x: Tensor, sigma: float) -> Covariance:
-        return self.prior.covariance(x, sigma)
-
-    def accepts(self, shape: tuple[int, ...]) -> bool:
-        return self.prior.accepts(shape)
+        super().__init__(prior)
+        self.forwards, self.backwards = 0, 0
 
     def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
         self.backwards += x.shape[0]
-        return self.prior.jvp(x, sigma, v)
+        return super().jvp(x, sigma, v)
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         self.forwards += x.shape[0]
-        out = self.prior(x, sigma)
+        out = super().forward(x, sigma)
         if out.requires_grad:
             out.register_hook(lambda g: self._count_backward(x.shape[0]))
         return out

@@ -27,7 +27,7 @@ from restore.intervals import NONE, Interval, interval
 from restore.jobs import Job, Prepared, Request, pixels, sha256
 from restore.metrics import psnr
 from restore.modalities.image import write_picture
-from restore.priors.store import WEIGHTS, find_prior
+from restore.priors.store import SPECTRA, WEIGHTS, find_prior
 from restore.report import panel, std_map
 
 Record = dict[str, Any]
@@ -109,11 +109,21 @@ def describe_request(request: Request) -> Record:
     if request.calibration not in (None, NONE):
         plain["calibration_sha256"] = sha256(Path(request.calibration))
     with contextlib.suppress(KeyError, OSError, ValueError):  # a prior of another kind has no file of weights
-        plain["prior_sha256"] = sha256(find_prior(request.settings["prior"]["name"]) / WEIGHTS)
+        plain |= _pinned("prior", request.settings["prior"]["name"])
     if request.separated:
-        plain["noise_prior_sha256"] = sha256(find_prior(request.settings["noise_prior"]) / WEIGHTS)
+        plain |= _pinned("noise_prior", request.settings["noise_prior"])
     plain["version"] = __version__
     return json.loads(json.dumps(plain))
+
+
+def _pinned(what: str, name: str) -> Record:
+    """A prior by the contents of its files: the weights, and the table that moment matching draws with."""
+    folder = find_prior(name)
+    table = folder / SPECTRA
+    return {
+        f"{what}_sha256": sha256(folder / WEIGHTS),
+        f"{what}_table_sha256": sha256(table) if table.exists() else None,
+    }
 
 
 def write(

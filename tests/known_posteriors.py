@@ -85,6 +85,21 @@ def problem(prior_name: str, operator_name: str, size: int) -> tuple[Problem, Ga
     return Problem(noise.sample(A(D.sample(Draws(7))), Draws(8)), A, noise), D
 
 
+def rows(size: int) -> Gaussian:
+    """A prior on noise of std 0.1 that is nearly one number in each row."""
+    block = 0.9 * torch.ones(size, size, dtype=torch.float64) + 0.1 * torch.eye(size, dtype=torch.float64)
+    D = Gaussian(torch.zeros(1, size, size, dtype=torch.float64), 0.01 * torch.block_diag(*[block] * size))
+    D.sigma_min, D.sigma_max = 0.001, 10.0
+    return D
+
+
+def two_sources(A: LinearOperator, prior_name: str = "gaussian") -> tuple[Problem, GaussianMixture, Gaussian]:
+    """Data with row noise and white noise on them, the prior of the signal and that of the rows."""
+    X, N, white = prior(prior_name, A.ishape[-1]), rows(A.oshape[-1]), GaussianNoise(NOISE)
+    z = A(X.sample(Draws(7))) + N.sample(Draws(9))
+    return Problem(white.sample(z, Draws(8)), A, white), X, N
+
+
 def samplers() -> dict[str, Sampler]:
     """Every sampler of `configs/sampler` with its defaults, by the name of its file."""
     found = {}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,6 +123,28 @@ def test_it_is_the_same_side_by_side_and_in_a_replay_which_asks_for_the_same_fil
     assert "3 restored" in command(capsys, *words, "-o", "one")[1]  # another calibration is another request
     status, _, err = command(capsys, "replay", "again/1.run.json", "-o", "third.png")
     assert status == 2 and "cal.json is gone or has changed" in err
+
+
+def test_pictures_whose_noise_was_cut_off_make_no_calibration(capsys):
+    truths(3)
+    Image.fromarray(np.uint8(255 * (np.indices((32, 40)).sum(0) % 2))).save("tj/3.png")  # checks in black and white
+    for noise, left_out, wanted in (("0.1", 1, 0), ("0.3", 4, 1)):
+        words = ["simulate", "--operator", "identity", "--noise", noise, "--input", "tj", "-o", noise, "--quiet"]
+        assert command(capsys, *words)[0] == 0
+        status, out, err = command(capsys, "calibrate", noise, "--level", "0.7", "-o", f"{noise}.json", *SAMPLES)
+        assert (status, out.count("of its pixels are black or white")) == (wanted, left_out)
+    assert [e.pictures for e in Calibration.load(Path("0.1.json")).entries] == [3, 3]
+    assert "there are 0" in err and not Path("0.3.json").exists()
+
+
+def test_structured_noise_is_a_kind_of_its_own():
+    prepared = SimpleNamespace(task=SimpleNamespace(kept=None), noise=SimpleNamespace(sigma=0.1))
+    settings = {"operator": {}, "sampler": {}, "prior": {"_target_": "standin.Local"}}
+    kinds = [
+        restore.intervals.condition(prepared, Request("denoise", settings | {"noise_prior": named}), 3).kind
+        for named in (None, "rows")
+    ]
+    assert kinds == ["white noise", "structured noise"]
 
 
 def test_a_second_noise_level_is_added_to_the_file(capsys):

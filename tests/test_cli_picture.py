@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from cli_parts import FEW, PRIOR, command, holes, photo
 from PIL import Image
 
 from restore.modalities.image import read_picture
 from restore.priors.network import EDMDenoiser, UNet
-from restore.priors.store import save_prior
+from restore.priors.spectra import SpectralTable
+from restore.priors.store import SPECTRA, save_prior, save_table
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -200,6 +202,30 @@ def test_replay_finds_a_prior_that_was_named_from_another_folder(capsys, monkeyp
     monkeypatch.chdir("elsewhere")
     assert command(capsys, "replay", "../q.run.json", "-o", "again.png")[0] == 0
     assert Path("again.png").read_bytes() == Path("../q.png").read_bytes()
+
+
+def test_replay_wants_the_table_of_the_prior_and_lets_old_records_be(capsys):
+    photo()
+    save_prior(EDMDenoiser(UNet((3,), (4, 4), (1, 1), 8)), Path("mine"))
+    table = torch.full((2, 3, 17, 17), 0.01)
+    save_table(SpectralTable(torch.tensor([0.1, 1.0]), {3: table}), Path("mine"))
+    few = ["--sampler", "moment_matching", "--steps", "2", "--samples", "1"]
+    assert command(capsys, "denoise", "photo.png", "-o", "q.png", "--prior", "mine", *few)[0] == 0
+    assert command(capsys, "replay", "q.run.json", "-o", "same.png")[0] == 0
+    save_table(SpectralTable(torch.tensor([0.1, 1.0]), {3: 2 * table}), Path("mine"))
+    for change in (lambda: None, Path("mine", SPECTRA).unlink):
+        change()
+        status, _, err = command(capsys, "replay", "q.run.json", "-o", "other.png")
+        assert status == 2 and "the prior table is gone or has changed since" in err
+    record = json.loads(Path("q.run.json").read_text())
+    record["request"]["prior_table_sha256"] = None  # there was none then
+    Path("none.json").write_text(json.dumps(record))
+    assert command(capsys, "replay", "none.json", "-o", "none.png")[0] == 0
+    save_table(SpectralTable(torch.tensor([0.1, 1.0]), {3: table}), Path("mine"))
+    assert command(capsys, "replay", "none.json", "-o", "other.png")[0] == 2
+    del record["request"]["prior_table_sha256"]  # as records were before tables were looked at
+    Path("old.json").write_text(json.dumps(record))
+    assert command(capsys, "replay", "old.json", "-o", "old.png")[0] == 0
 
 
 def test_a_picture_whose_name_looks_like_a_setting(capsys):

@@ -1,4 +1,4 @@
-"""What guided samplers are made of: covariances, rules, draws given data; each against a dense formula."""
+"""How data guide a draw: rules, moment matching, draws given data; each against a dense formula."""
 
 import math
 from itertools import pairwise
@@ -6,21 +6,17 @@ from itertools import pairwise
 import pytest
 import torch
 from known_posteriors import OPERATORS, compare, operator, prior, problem
-from torch import Tensor
 
 from operators.base import Identity
 from operators.image import Mask
-from operators.linalg import ConvergenceError, cg, dense
+from operators.linalg import dense
 from operators.noise import Gaussian as GaussianNoise
 from operators.random import Draws
 from restore.core import restore
 from restore.priors.analytic import Gaussian
-from restore.priors.base import Denoiser, Rescaled
-from restore.priors.covariance import Covariance, Diagonal, Scalar, Stationary, Times
-from restore.priors.jacobian import Jacobian, row_sums
-from restore.priors.spectra import SpectralTable, residual_spectra
+from restore.priors.covariance import Times
 from restore.problem import Problem
-from restore.samplers.base import SamplerError, descent, differentiable
+from restore.samplers.base import SamplerError, descent
 from restore.samplers.conditioning import exact_draw
 from restore.samplers.ddnm import DDNM
 from restore.samplers.ddrm import DDRM
@@ -31,139 +27,6 @@ from restore.samplers.pnpdm import PnPDM
 
 SIZE = 8
 SHAPE = (1, SIZE, SIZE)
-
-
-def matrix(C: Covariance) -> Tensor:
-    """`(n, n)` of a covariance that is the same for every row."""
-    return dense(C, SHAPE)
-
-
-@pytest.mark.parametrize("sigma", [0.02, 0.3])
-@pytest.mark.parametrize("name", ["gaussian", "mixture"])
-def test_the_covariance_of_an_analytic_prior_is_tweedies(name, sigma):
-    D = prior(name, SIZE)
-    x = D.sample(Draws(0)) + sigma * Draws(1).normal(SHAPE, like=D.mean)
-    J = torch.autograd.functional.jacobian(lambda v: D(v, sigma), x).reshape(SIZE**2, SIZE**2)
-    torch.testing.assert_close(matrix(D.covariance(x, sigma)), sigma**2 * J, rtol=1e-6, atol=1e-10)
-
-
-def test_the_covariance_follows_the_units():
-    D = prior("mixture", SIZE)
-    x, other = D.sample(Draws(0)), Rescaled(D, scale=2, shift=-1)
-    assert other.signal_std == pytest.approx(D.signal_std / 2)
-    C = other.covariance((x + 1) / 2, 0.1)
-    torch.testing.assert_close(matrix(C), matrix(D.covariance(x, 0.2)) / 4)
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-@pytest.mark.parametrize("kind", ["scalar", "times", "mixture"])
-def test_the_gain_is_that_of_conditioning_a_gaussian(name, kind):
-    A, sigma_y = operator(name, SIZE), 0.1
-    D = prior("mixture", SIZE)
-    x = D.sample(Draws(3))
-    C = {"scalar": Scalar(0.3), "times": Times(Scalar(0.6), 0.5), "mixture": D.covariance(x, 0.2)}[kind]
-    M, S = dense(A, SHAPE), matrix(C)
-    r = Draws(4).normal(A.oshape, like=x)
-    wanted = S @ M.T @ torch.linalg.solve(M @ S @ M.T + sigma_y**2 * torch.eye(len(M)).double(), r.flatten())
-    torch.testing.assert_close(C.gain(A, r, sigma_y).flatten(), wanted, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("kind", ["scalar", "diagonal", "times", "stationary", "mixture"])
-def test_what_is_drawn_with_a_covariance_has_it(kind):
-    D, rows = prior("skewed", SIZE), 20_000
-    x = D.mean[None]  # of no component in particular
-    C = {
-        "scalar": Scalar(0.3),
-        "diagonal": Diagonal(0.1 + x.abs()),
-        "times": Times(Scalar(0.6), 0.5),
-        "stationary": Stationary(smooth_spectrum(*SHAPE)),
-        "mixture": D.covariance(x, 0.2),
-    }[kind]
-    drawn = C.sample(Draws(1, range(rows)), like=torch.zeros(rows, *SHAPE).double()).flatten(1)
-    wanted = matrix(C)
-    spread = (wanted.diagonal()[:, None] * wanted.diagonal() + wanted.square()).sqrt() / rows**0.5
-    assert ((drawn.T @ drawn / rows - wanted).abs() <= 5.5 * spread).all()
-    fine = D.means[1].flatten() - D.means[0].flatten()  # apart along this, where each component is narrow
-    torch.testing.assert_close((drawn @ fine).var(), fine @ wanted @ fine, rtol=0.05, atol=0)
-    assert drawn.mean(0).abs().max() < 5 * float(wanted.diagonal().max() / rows) ** 0.5
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-def test_the_jacobian_of_a_true_mean_is_the_covariance_of_the_prior(name):
-    """To rounding: the gain, and so a sampler that takes its word; a few products with it get close."""
-    P, D = problem("skewed", name, SIZE)
-    A, sigma_y = P.linear_gaussian
-    x, sigma = D.sample(Draws(1)) + 0.2 * Draws(2).normal(SHAPE, like=P.y), 0.2
-    x, Dx = differentiable(D, x, sigma, "")
-    r = P.y - A.forward(Dx.detach())
-    wanted, C = D.covariance(x.detach(), sigma), Jacobian(D, x, sigma, Dx)
-    torch.testing.assert_close(C(Dx.detach()), wanted(Dx.detach()), rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(C.gain(A, r, sigma_y), wanted.gain(A, r, sigma_y), rtol=1e-6, atol=1e-9)
-    jvp, rows = D.jvp, []
-    D.jvp = lambda x, *rest: rows.append(len(x)) or jvp(x, *rest)
-    draws = [
-        restore(P, D, MomentMatching(steps=8, integrator="heun", covariance=kind, products=200), num_samples=2)
-        for kind in ("model", "jacobian")
-    ]
-    torch.testing.assert_close(draws[1].samples, draws[0].samples, rtol=0, atol=1e-3)
-    assert [R.nfe for R in draws] == [16, 16]
-    assert [R.backward for R in draws] == [0, 2 * sum(rows) / 2]  # one from either side, of two draws
-
-
-def differentiable_at(D: Denoiser, x: Tensor, sigma: float) -> tuple[Tensor, float, Tensor]:
-    """`x, sigma, D(x, sigma)` with a graph."""
-    x, Dx = differentiable(D, x, sigma, "")
-    return x, sigma, Dx
-
-
-class Untrained(Denoiser):
-    """A network of random weights, sure of nothing and wrong in all: its Jacobian is neither symmetric nor positive."""
-
-    shape, sigma_min, sigma_max = SHAPE, 0.01, 10.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.layers = torch.nn.Sequential(
-                torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(8, 1, 3, padding=1)
-            ).double()
-
-    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        return 5 * self.layers(x / (1 + sigma))
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-def test_the_jacobian_of_a_bad_network_leaves_finite_answers(name):
-    P, D = problem("gaussian", name, SIZE)[0], Untrained()
-    x = P.operator.adjoint(P.y)
-    J = torch.autograd.functional.jacobian(lambda v: D(v, 0.5), x).reshape(SIZE**2, SIZE**2)
-    assert (J - J.T).abs().max() > 0.1 and torch.linalg.eigvalsh(J + J.T).min() < -0.1
-    C = Jacobian(D, *differentiable_at(D, x.expand(SIZE**2, -1, -1, -1), 0.5))
-    torch.testing.assert_close(matrix(C), 0.25 * (J + J.T) / 2)
-    for integrator in ("heun", "sde"):
-        sampler = MomentMatching(steps=10, covariance="jacobian", integrator=integrator)
-        assert restore(P, D, sampler, num_samples=2).samples.abs().max() < 1e3
-    assert restore(P, D, MomentMatching(steps=10, covariance="diagonal"), num_samples=2).samples.isfinite().all()
-
-
-def test_conjugate_gradients_stop_before_negative_curvature_row_by_row():
-    diagonal = torch.tensor([[1.0, 2.0, 3.0], [4.0, -1.0, -1.0], [torch.nan, 1.0, 1.0]]).double()
-    b = torch.ones(3, 3).double()
-    x = cg(lambda v: diagonal * v, b, floor=1.0)
-    torch.testing.assert_close(x[0], 1 / diagonal[0])  # as if alone
-    assert x[1:].isfinite().all()
-    one = cg(lambda v: diagonal[:2] * v, b[:2], floor=1.0, max_iter=1)
-    torch.testing.assert_close(one, torch.tensor([[0.5] * 3, [1.5] * 3]).double())
-    with pytest.raises(ConvergenceError, match="curvature"):
-        cg(lambda v: diagonal[1:2] * v, b[1:2])
-
-
-def test_row_sums_are_the_diagonal_of_a_prior_of_independent_numbers():
-    variances = torch.linspace(0.01, 1, SIZE**2).double()
-    D, x = Gaussian(torch.zeros(SHAPE), variances.diag()), torch.ones(1, *SHAPE).double()
-    C = row_sums(*differentiable_at(D, x, 0.3))
-    torch.testing.assert_close(matrix(C).diagonal(), variances * 0.09 / (variances + 0.09))
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -213,6 +76,23 @@ def test_temperature_is_the_share_of_the_spread_and_inflation_the_pull_of_the_da
     assert P.data_fit(D(x[:1], 0.1) + moved) < P.data_fit(MomentMatching().posterior_mean(x[:1], 0.1, P, D))
 
 
+@pytest.mark.parametrize("name", ["identity", *OPERATORS])
+@pytest.mark.parametrize("covariance", ["model", "diagonal", "scalar"])
+def test_temperature_scales_all_that_a_draw_invents_and_nothing_of_the_rungs_noise(covariance, name):
+    A = Identity(SHAPE) if name == "identity" else operator(name, SIZE)
+    D, sigma, tau, rows = prior("gaussian", SIZE), 0.3, 0.2, range(500)
+    P = Problem(A(D.sample(Draws(7))), A, GaussianNoise(0.1))
+    x = (D.mean + sigma * Draws(9).normal(SHAPE, like=P.y)).expand(len(rows), *SHAPE)
+    cold, half, full = (MomentMatching(temperature=T, alpha=1.0, covariance=covariance) for T in (0.0, 0.5, 1.0))
+    mean = cold.posterior_mean(x, sigma, P, D)
+    draws = [m.posterior_draw(x, sigma, P, D, Draws(1, rows)) - mean for m in (cold, half, full)]
+    torch.testing.assert_close(draws[0], torch.zeros_like(x), rtol=0, atol=1e-6)
+    torch.testing.assert_close(draws[1], draws[2] / 2, rtol=0, atol=2e-3)  # systems are solved to less
+    assert draws[2].std(0).min() > 0.01
+    fresh = cold.step(State(x), sigma, tau, P, D, Draws(2, rows)).x - mean - (tau / sigma) ** 2 * (x - mean)
+    assert float(fresh.var()) == pytest.approx(tau**2 * (1 - (tau / sigma) ** 2), rel=0.04)  # five standard errors
+
+
 @pytest.mark.parametrize("covariance", ["model", "diagonal", "scalar"])
 def test_every_covariance_that_can_draw_does(covariance):
     P, D = problem("gaussian", "mask", SIZE)
@@ -225,80 +105,6 @@ def test_a_choice_that_moment_matching_has_not_is_refused_in_words():
         MomentMatching(covariance="full")
     with pytest.raises(ValueError, match=r"nothing can be drawn with covariance=jacobian: choose integrator=heun"):
         MomentMatching(covariance="jacobian")
-
-
-def smooth_spectrum(channels: int, height: int, width: int) -> Tensor:
-    f = torch.fft.fftfreq(height).square()[:, None] + torch.fft.rfftfreq(width).square()
-    return 0.05 * torch.arange(1, channels + 1)[:, None, None] / (1 + 100 * f.double())
-
-
-@pytest.mark.parametrize("shape", [(1, 6, 6), (3, 5, 8)])
-def test_a_stationary_covariance_is_symmetric_has_its_spectrum_and_knows_colours(shape):
-    spectrum = smooth_spectrum(*shape)
-    C = Stationary(spectrum)
-    M = dense(C, shape)
-    torch.testing.assert_close(M, M.T)
-    light = torch.full((1, *shape), 1.0, dtype=torch.float64)
-    torch.testing.assert_close(C(light), spectrum[0, 0, 0] * light)  # the constant picture is the first mode
-    if shape[0] == 3:
-        tint = light * torch.tensor([1.0, -1.0, 0.0]).double()[:, None, None]
-        torch.testing.assert_close(C(tint), spectrum[1, 0, 0] * tint)
-
-
-@pytest.mark.parametrize("name", OPERATORS)
-@pytest.mark.parametrize("tol, bar", [(None, 1e-6), (0.1, 0.4)])
-def test_the_gain_of_a_stationary_covariance_is_as_right_as_it_is_asked_to_be(name, tol, bar):
-    size = 16
-    A, sigma_y = operator(name, size), 0.05
-    C = Stationary(smooth_spectrum(1, size, size), tol)
-    M, S = dense(A, A.ishape), dense(C, A.ishape)
-    G = S @ M.T @ torch.linalg.inv(M @ S @ M.T + sigma_y**2 * torch.eye(len(M)).double())
-    left = S - G @ M @ S
-    r = 0.2 * A.forward(Draws(3).normal(A.ishape, like=S)) + sigma_y * Draws(4).normal(A.oshape, like=S)
-    wrong = C.gain(A, r, sigma_y).flatten() - G @ r.flatten()
-    assert wrong.square().mean().sqrt() < bar * left.diagonal().mean().sqrt()
-
-
-def test_spectra_of_the_errors_of_a_wiener_filter_are_known():
-    """White Gaussian signals of variance v: the error is white with `v sigma^2 / (v + sigma^2)`."""
-
-    class Wiener(Denoiser):
-        shape, sigma_min, sigma_max = (None, None, None), 0.01, 10.0
-
-        def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-            return x * 0.04 / (0.04 + sigma**2)
-
-    sigmas = torch.tensor([0.1, 0.4])
-    x = 0.2 * torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    found = residual_spectra(Wiener(), x.split(32), sigmas.tolist())
-    wanted = 0.04 * sigmas**2 / (0.04 + sigmas**2)
-    torch.testing.assert_close(found.mean((1, 2, 3)), wanted, rtol=0.04, atol=0)
-    assert (found / wanted[:, None, None, None] - 1).abs().max() < 0.8  # the corners average few modes
-    table, like = SpectralTable(sigmas, {3: found}), torch.zeros(1, 3, 20, 25)
-    between = table.covariance(like, 0.2).spectrum
-    assert between.shape == (3, 20, 13)
-    assert float(between.mean()) == pytest.approx(float(wanted.prod().sqrt()), rel=0.04)
-    assert float(table.covariance(like, 5.0).spectrum.mean()) == pytest.approx(float(wanted[1]), rel=0.04)
-
-
-def test_a_table_is_read_at_the_frequencies_it_was_written_for():
-    level = torch.rand(1, 1, 17, 17, generator=torch.Generator().manual_seed(0)) + 0.1
-    table = SpectralTable(torch.tensor([0.1, 1.0]), {1: level.expand(2, -1, -1, -1)})
-    spectrum = table.covariance(torch.zeros(1, 1, 32, 32), 0.3).spectrum
-    torch.testing.assert_close(spectrum[:, :17], level[0])
-    torch.testing.assert_close(spectrum[:, 17:], level[0, :, 1:16].flip(1))  # negative frequencies
-
-
-def test_the_default_covariance_is_white_and_bounded_by_the_signal():
-    class Plain(Denoiser):
-        shape, sigma_min, sigma_max, signal_std = SHAPE, 0.01, 10.0, 0.2
-
-        def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-            return x
-
-    x = torch.zeros(1, *SHAPE, dtype=torch.float64)
-    assert matrix(Plain().covariance(x, 1e-3)).diagonal().mean() == pytest.approx(1e-6, rel=1e-3)
-    assert matrix(Plain().covariance(x, 100.0)).diagonal().mean() == pytest.approx(0.04, rel=1e-3)
 
 
 @pytest.mark.parametrize("rule, order", [("euler", 1), ("heun", 2), ("multistep", 2)])

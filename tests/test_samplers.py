@@ -153,9 +153,11 @@ def test_samplers_that_need_only_a_gradient_serve_nonlinear_operators(name, A):
     D, noise = prior("gaussian", 8), Gaussian(0.05)
     P = Problem(noise.sample(A(D.sample(Draws(7))), Draws(8)), A, noise)
     sampler = samplers()[name]
-    x = restore(P, D, replace(sampler, steps=min(sampler.steps, 100)), num_samples=2).samples
+    few = {"steps": 20, "langevin_steps": 20} if name in ("daps", "pnpdm") else {"steps": min(sampler.steps, 100)}
+    x = restore(P, D, replace(sampler, **few), num_samples=2).samples
     assert bool(torch.isfinite(x).all()) and not torch.equal(x[0], x[1])
-    assert P.data_fit(x).max() < 2 * P.data_fit(D.mean[None].to(x)), "far from the data"
+    blind = P.data_fit(D.sample(Draws(1, range(50)))).median()
+    assert P.data_fit(x).mean() < 0.85 * blind, "as far from the data as draws of the prior"
 
 
 @pytest.mark.parametrize("sampler", [DDNM(), DiffPIR()], ids=["ddnm", "diffpir"])

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from cli_parts import PRIOR, command, photo
-from known_posteriors import NOISE, prior, samplers
+from known_posteriors import NOISE, prior, rows, samplers, two_sources
 from PIL import Image
 from torch import Tensor
 
 from operators import kernels
-from operators.base import Identity, LinearOperator
+from operators.base import Identity
 from operators.compose import HStack
 from operators.image import Blur, Downsample, Mask
 from operators.linalg import dense
@@ -28,8 +28,9 @@ from restore.modalities.image import read_picture
 from restore.priors.analytic import Gaussian, side_by_side
 from restore.priors.network import EDMDenoiser, UNet
 from restore.priors.product import Product
+from restore.priors.spectra import SpectralTable
 from restore.priors.stationary import StationaryGaussian
-from restore.priors.store import load_prior, save_prior
+from restore.priors.store import load_prior, save_prior, save_table
 from restore.problem import Problem
 from restore.samplers.dps import DPS
 from restore.samplers.moment_matching import MomentMatching
@@ -42,29 +43,14 @@ SIZE = 6
 SHAPE = (1, SIZE, SIZE)
 
 
-def rows(size: int = SIZE) -> Gaussian:
-    """Noise of std 0.1 that is nearly one number in each row."""
-    block = 0.9 * torch.ones(size, size, dtype=torch.float64) + 0.1 * torch.eye(size, dtype=torch.float64)
-    D = Gaussian(torch.zeros(1, size, size, dtype=torch.float64), 0.01 * torch.block_diag(*[block] * size))
-    D.sigma_min, D.sigma_max = 0.001, 10.0
-    return D
-
-
 def blur(size: int = SIZE) -> Blur:
     kernel = kernels.gaussian(1.0)[2:-2, 2:-2]
     return Blur(kernel / kernel.sum(), (1, size, size))
 
 
-def measured(A: LinearOperator, name: str = "gaussian") -> tuple[Problem, Gaussian, Gaussian]:
-    """Data with row noise and white noise on them, the prior of the signal and that of the rows."""
-    X, N = prior(name, A.ishape[-1]), rows(A.oshape[-1])
-    z = A(X.sample(Draws(7))) + N.sample(Draws(9))
-    return Problem(White(NOISE).sample(z, Draws(8)), A, White(NOISE)), X, N
-
-
 @pytest.mark.parametrize("A", [Identity((1, 8, 8)), blur(8)], ids=["identity", "blur"])
 def test_the_joint_posterior_of_two_gaussian_sources_is_matched(A):
-    P, X, N = measured(A)
+    P, X, N = two_sources(A)
     P, J = joint(P, X, N)
     E = exactness(restore(P, J, MomentMatching(), num_samples=400).samples, side_by_side(X, N).posterior(P))
     assert E.mean_error.value < E.mean_error.expected + 0.1
@@ -74,7 +60,7 @@ def test_the_joint_posterior_of_two_gaussian_sources_is_matched(A):
 
 @pytest.mark.parametrize("name", samplers())
 def test_every_sampler_finds_both_sources(name):
-    P, X, N = measured(blur())
+    P, X, N = two_sources(blur())
     P, J = joint(P, X, N)
     posterior = side_by_side(X, N).posterior(P)
     sampler = samplers()[name]
@@ -86,7 +72,7 @@ def test_every_sampler_finds_both_sources(name):
 
 
 def test_the_parts_answer_what_the_other_leaves():
-    P, X, N = measured(blur())
+    P, X, N = two_sources(blur())
     R = restore(*joint(P, X, N), MomentMatching(steps=10), num_samples=3)
     x, n = apart(R)
     torch.testing.assert_close(torch.cat([x.samples, n.samples], 1), R.samples)
@@ -97,7 +83,7 @@ def test_the_parts_answer_what_the_other_leaves():
 
 
 def test_a_product_is_its_parts_side_by_side():
-    X, N = prior("mixture", SIZE), rows()
+    X, N = prior("mixture", SIZE), rows(SIZE)
     J, exact = Product(X, N), side_by_side(X, N)
     x = exact.sample(Draws(0, range(3))) + 0.2 * Draws(1, range(3)).normal((2, SIZE, SIZE), X.mean)
     torch.testing.assert_close(J(x, 0.2), exact(x, 0.2))
@@ -141,7 +127,7 @@ def test_a_spectrum_that_is_none_is_refused(spectrum, words):
 def test_the_gain_of_a_product_is_that_of_conditioning_a_gaussian(A, kinds):
     X, N = {
         "stationary": (coloured(), coloured(scale=0.2)),
-        "mixture": (prior("mixture", SIZE), rows()),
+        "mixture": (prior("mixture", SIZE), rows(SIZE)),
         "scalar": (EDMDenoiser(UNet((1,), (8,), (1,))), EDMDenoiser(UNet((1,), (8,), (1,)))),
         "flat": (coloured(), EDMDenoiser(UNet((1,), (8,), (1,)))),
     }[kinds]
@@ -181,7 +167,7 @@ def test_the_svd_of_a_sum_with_noise_is_closed_form(A):
 
 def test_dps_and_pigdm_are_the_published_joint_guidance():
     """Stevens et al.: both sources move along the gradient of one residual, each through its own denoiser."""
-    P, X, N = measured(blur(), "mixture")
+    P, X, N = two_sources(blur(), "mixture")
     J_P, J = joint(P, X, N)
     A, sigma = dense(P.operator, SHAPE), 0.3
     x = torch.cat([X.sample(Draws(1)), N.sample(Draws(2))], 1) + sigma * Draws(3).normal((2, SIZE, SIZE), P.y)
@@ -203,7 +189,7 @@ def test_dps_and_pigdm_are_the_published_joint_guidance():
 def test_projection_is_the_published_one():
     """With `lambda = 1` and without noise of its own the state is put on the noised data, half by each source."""
     y, A = Draws(0).normal(SHAPE, torch.zeros(1, dtype=torch.float64)), Identity(SHAPE)
-    P, J = joint(Problem(y, A, White(1e-7)), prior("gaussian", SIZE), rows())
+    P, J = joint(Problem(y, A, White(1e-7)), prior("gaussian", SIZE), rows(SIZE))
     asked = []
 
     class Asked(Product):
@@ -221,7 +207,7 @@ def test_projection_is_the_published_one():
 
 
 def test_what_does_not_fit_is_refused_in_words():
-    P, X, N = measured(Identity(SHAPE))
+    P, X, N = two_sources(Identity(SHAPE))
     with pytest.raises(TypeError, match="a linear operator is needed here, got Clip"):
         joint(Problem(P.y, Clip(SHAPE), P.noise), X, N)
     with pytest.raises(ValueError, match="a source of shape"):
@@ -288,6 +274,9 @@ def test_the_command_separates_noise_and_replays(capsys):
     status, out, err = command(capsys, *words)
     assert (status, err) == (0, "") and "MomentMatching, 3 steps, mean of 4 draws" in out and "n as" in out
     assert {p.name for p in Path().glob("photo_*")} == {"photo_denoised.png", "photo_denoised.run.json"}
+    used = json.loads(Path("photo_denoised.run.json").read_text())["request"]["settings"]["sampler"]
+    assert used["_target_"].endswith(".MomentMatching")
+    assert used["integrator"] == "draw"  # not the recipe for white noise
     status, out, _ = command(capsys, *words, "--samples", "2", "-o", "two.png", "--sampler", "diffpir")
     assert status == 0 and "two_noise.png is the mean of the separated noise" in out and "DiffPIR" in out
     noise, both = read_picture("two_noise.png").data, read_picture("two.png").data
@@ -300,11 +289,29 @@ def test_the_command_separates_noise_and_replays(capsys):
     assert {p.name: p.read_bytes() for p in Path().glob("two*.png")} == before
     assert command(capsys, *words[:-1], "-o", "two.png", "--overwrite", PRIOR)[0] == 0
     assert not Path("two_noise.png").exists()
+    table = {c: torch.full((2, c, 17, 17), 0.01) for c in (1, 3)}
+    save_table(SpectralTable(torch.tensor([0.1, 1.0]), table), Path("rows"))
+    status, _, err = command(capsys, "replay", "two.run.json", "--overwrite")
+    assert status == 2 and "the noise prior table is gone or has changed since" in err
     noise_prior("others", (3, 1))
     for path in Path("others").iterdir():
         path.rename(Path("rows") / path.name)
     status, _, err = command(capsys, "replay", "two.run.json", "--overwrite")
-    assert status == 2 and "the noise_prior" in err and "has changed since" in err
+    assert status == 2 and "the noise prior is gone or has changed since" in err
+
+
+@pytest.mark.usefixtures("inside")
+def test_noise_with_a_prior_of_its_own_is_not_judged_by_em(capsys, monkeypatch):
+    """EM would count the structure as white."""
+    photo()
+    noise_prior("rows")
+    asked = []
+    monkeypatch.setattr("restore.engine.fit_denoising", lambda y, prior, sigma: asked.append(sigma) or [sigma])
+    words = ["denoise", "photo.png", "--steps", "2", "--sampler", "ddnm", "--overwrite", PRIOR]
+    assert command(capsys, *words)[0] == 0 and len(asked) == 1
+    assert command(capsys, *words, "--noise-prior", "rows")[0] == 0 and len(asked) == 1
+    record = json.loads(Path("photo_denoised.run.json").read_text())
+    assert record["noise"]["estimated"] and record["noise"]["sigma_in_unit_range"] == asked[0]
 
 
 @pytest.mark.usefixtures("inside")

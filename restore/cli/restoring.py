@@ -202,8 +202,8 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
     for key, wanted in {**plain, "input_sha256": record["input"]["sha256"]}.items():
         if key.endswith("_sha256") and now.get(key) != wanted:
             what = key.removesuffix("_sha256")
-            where = source if what == "input" else plain.get(what) or what
-            raise UsageError(f"the {what} {where} is gone or has changed since: a replay needs the one of then")
+            named = f"{what.replace('_', ' ')} {source if what == 'input' else plain.get(what, '')}".strip()
+            raise UsageError(f"the {named} is gone or has changed since: a replay needs the one of then")
     import torch
 
     torch.set_num_threads(record["machine"]["threads"])

@@ -76,6 +76,28 @@ class Rescaled(Denoiser):
         return self.prior.accepts(shape)
 
 
+class Wrapper(Denoiser):
+    """Answers as `prior` does, in every way: to watch what is asked of a prior, override what is to be seen."""
+
+    def __init__(self, prior: Denoiser):
+        super().__init__()
+        self.prior = prior
+        self.shape, self.sigma_min, self.sigma_max = prior.shape, prior.sigma_min, prior.sigma_max
+        self.signal_std = prior.signal_std
+
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        return self.prior(x, sigma)
+
+    def covariance(self, x: Tensor, sigma: float) -> Covariance:
+        return self.prior.covariance(x, sigma)
+
+    def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
+        return self.prior.jvp(x, sigma, v)
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        return self.prior.accepts(shape)
+
+
 def per_row(sigma: Tensor | float, x: Tensor) -> Tensor:
     """`sigma` as a tensor of shape `(B, 1, ..., 1)` or `(1, ..., 1)`, in the dtype and on the device of `x`."""
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)

@@ -21,7 +21,8 @@ unsure, and forgets at a rate `alpha` what earlier steps, with their cruder Gaus
 of a rotation, as in denoising, `y` is a noisy signal like `x_t`: both together are one with less noise, whose mean the
 denoiser knows without any Gaussian. A learnt prior errs more on what it drew itself than on the pictures that its `C`
 was measured on: `inflation` makes up for that in the pull of the data, as ensemble Kalman filters do (Anderson 2007),
-and `temperature` keeps what it invents from being taken for what it knows. Both are 1 where the prior is exact.
+and `temperature` keeps what it invents from being taken for what it knows. Both are 1 where the prior is exact. Where
+`A` is a rotation `inflation` has no say: `x_t` and `y` are then one noisy signal, and no data are weighed against `D`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class MomentMatching(Guided):
             which needs a rule, since nothing can be drawn with it; `diagonal`, its row sums (Boys et al. 2023);
             `scalar`, that of white signals of the prior's `signal_std`.
         products: with `jacobian`, iterations of conjugate gradients at each call of the denoiser, two products each.
-        inflation: factor of `C` where data are weighed against the denoiser.
+        inflation: factor of `C` where data are weighed against the denoiser; without effect where `A` is a rotation.
         temperature: share of their spread that the draws of `draw` are given.
     """
 

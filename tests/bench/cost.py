@@ -27,8 +27,7 @@ from torch import Tensor
 
 from operators.random import generator
 from restore.core import restore
-from restore.priors.base import Denoiser
-from restore.priors.covariance import Covariance
+from restore.priors.base import Denoiser, Wrapper
 from restore.priors.store import load_prior
 from restore.samplers.base import SamplerError
 
@@ -39,30 +38,22 @@ NOTE = """Time of one draw of 3 x {size} x {size} that is spent outside the deno
 as a share and in ms per call or product; one thread, {steps} steps, best of {repeats}. Bold: above {limit:.0%}."""
 
 
-class Timed(Denoiser):
+class Timed(Wrapper):
     """A denoiser that adds up the seconds spent in it and in products with its Jacobian, and counts them."""
 
     def __init__(self, prior: Denoiser):
-        super().__init__()
-        self.prior, self.seconds, self.count = prior, 0.0, 0
-        self.shape, self.sigma_min, self.sigma_max = prior.shape, prior.sigma_min, prior.sigma_max
-        self.signal_std = prior.signal_std
-
-    def covariance(self, x: Tensor, sigma: float) -> Covariance:
-        return self.prior.covariance(x, sigma)
-
-    def accepts(self, shape: tuple[int, ...]) -> bool:
-        return self.prior.accepts(shape)
+        super().__init__(prior)
+        self.seconds, self.count = 0.0, 0
 
     def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
         with self.timing():
-            return self.prior.jvp(x, sigma, v)
+            return super().jvp(x, sigma, v)
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
             return _Node.apply(x, sigma, self)
         with self.timing():
-            return self.prior(x, sigma)
+            return super().forward(x, sigma)
 
     @contextmanager
     def timing(self) -> Iterator[None]:

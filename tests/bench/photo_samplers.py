@@ -21,7 +21,7 @@ from deepinv.loss.metric import HaarPSI
 from photos import CONFIGS, ONE, Row, fingerprint, recorded, sampler_for
 from report import write_between
 from scipy.stats import t as student
-from tasks import DENOISE, FIRST, TASKS, Task, find_pictures, load, psnr, ssim
+from tasks import FIRST, FOUR, Task, find_pictures, load, psnr, ssim
 from torch import Tensor
 
 from restore.core import Restoration, restore
@@ -29,7 +29,6 @@ from restore.priors.base import Denoiser
 from restore.priors.store import load_prior
 from restore.samplers.base import Sampler, SamplerError
 
-FOUR: dict[str, Task] = {DENOISE.name: DENOISE, **TASKS}
 NORMAL = 1.645  # standard deviations on both sides of the mean that hold 90 % of a Gaussian
 # What the command line would run takes too long for a table, of samplers that differentiate the denoiser or call it
 # hundreds of times: fewer steps here. Ladders then start above the spread of the pixels, not where the prior's do, and

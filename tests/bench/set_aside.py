@@ -15,7 +15,7 @@ from statistics import fmean
 
 import torch
 from photos import sampler_for
-from tasks import TASKS, load, psnr
+from tasks import FOUR, load, psnr
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with images/train/...")
     parser.add_argument("--prior", default="photos")
     parser.add_argument("--sampler", default="diffpir")
-    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--tasks", default=",".join(FOUR))
     parser.add_argument("--draws", type=int, default=8, help="draws in a posterior mean, two at least")
     parser.add_argument("--crop", type=int, default=128)
     args = parser.parse_args()
@@ -65,7 +65,7 @@ def main() -> None:
     choices = [
         [f"sampler.{name}={v}" for v in values.split(",")] for name, values in (s.split("=") for s in args.settings)
     ]
-    for task in (TASKS[name] for name in args.tasks.split(",")):
+    for task in (FOUR[name] for name in args.tasks.split(",")):
         for settings in product(*choices):
             sampler = sampler_for(task.operator_name, args.sampler, settings)
             rows = [

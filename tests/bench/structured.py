@@ -2,10 +2,14 @@
 
     python tests/bench/structured.py --output out/                      # learns the two noise priors first: 15 minutes
     python tests/bench/structured.py --output out/ --write README.md    # put the table between the marks of the README
+    python tests/bench/structured.py --gaussian                         # two Gaussian sources instead: seconds
 
 Three noises (`noises.py`) and a white part on crops of scikit-image's photographs, grey. The priors of stripes and
 digits are learnt from recordings of noise alone, the coloured noise has its exact Gaussian prior. The filters' weights
 are chosen with the truth at hand, picture by picture. Recordings, priors and panels are left in the folder.
+
+Of two Gaussian sources, a picture and rows, the joint posterior is known: `--gaussian` holds the default sampler
+against it, by the numbers of `restore.uncertainty.exact`.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from skimage import data as photographs
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
-from known_posteriors import samplers  # noqa: E402
+from known_posteriors import NOISE, operator, samplers, two_sources  # noqa: E402
 from noises import WHITE, digits, record, spectrum, stripes  # noqa: E402
 from report import write_between  # noqa: E402
 
@@ -35,6 +39,7 @@ from operators.noise import Gaussian  # noqa: E402
 from operators.random import Draws  # noqa: E402
 from restore.core import restore  # noqa: E402
 from restore.learn.train import learn  # noqa: E402
+from restore.priors.analytic import side_by_side  # noqa: E402
 from restore.priors.base import Denoiser  # noqa: E402
 from restore.priors.stationary import StationaryGaussian  # noqa: E402
 from restore.priors.store import load_prior  # noqa: E402
@@ -42,8 +47,10 @@ from restore.problem import Problem  # noqa: E402
 from restore.report import panel  # noqa: E402
 from restore.samplers.base import Sampler  # noqa: E402
 from restore.structured import apart, joint  # noqa: E402
+from restore.uncertainty.exact import Statistic, exactness  # noqa: E402
 
 SIZE = 128
+SMALL, DRAWS = 8, 400  # of two Gaussian sources
 PICTURES = {"camera": (60, 160), "astronaut": (20, 160), "chelsea": (60, 130), "coffee": (100, 220)}
 MAKERS = {"stripes": stripes, "digits": digits}
 LEARNT = {"steps": 3500, "batch": 8, "patch": 64, "lr": 2e-3, "widths": (16, 32, 48, 64), "blocks": (1, 1, 1, 1)}
@@ -184,15 +191,40 @@ def table(found: list[Row]) -> str:
     return "\n".join([*lines, "", *bars])
 
 
+def gaussian() -> str:
+    """The default sampler on the joint posterior of two Gaussian sources, beside as many exact draws."""
+
+    def cell(s: Statistic) -> str:
+        return f"{s.value:.3f} ({s.expected:.3f} ± {s.se:.3f})"
+
+    lines = [
+        "| operator | mean error (sd) | variance ratio | coverage of 90 % | calls |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for A in (Identity((1, SMALL, SMALL)), operator("blur", SMALL)):
+        P, X, N = two_sources(A)
+        P, prior = joint(P, X, N)
+        R = restore(P, prior, samplers()["moment_matching"], num_samples=DRAWS, chunk=50)
+        E = exactness(R.samples, side_by_side(X, N).posterior(P))
+        cells = " | ".join(map(cell, (E.mean_error, E.variance_ratio, E.coverage)))
+        lines.append(f"| {type(A).__name__} | {cells} | {R.nfe:.0f} |")
+    note = f"{SMALL} x {SMALL} pixels, rows of std 0.1, white noise {NOISE}; {DRAWS} draws of moment_matching"
+    return "\n".join([*lines, "", f"{note} (as many exact draws, with their standard deviation)."])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder for recordings, priors and panels")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--output", type=Path, help="folder for recordings, priors and panels")
+    where.add_argument("--gaussian", action="store_true", help="two Gaussian sources, against their joint posterior")
     parser.add_argument("--cases", default="stripes,digits,coloured")
     parser.add_argument("--samplers", default="moment_matching,pigdm")
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table between the marks of this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.gaussian:
+        return print(gaussian())
     names, found = args.samplers.split(","), []
     known = {name: replace(sampler, **TUNED.get(name, {})) for name, sampler in samplers().items()}
     for case in args.cases.split(","):
