@@ -48,11 +48,13 @@ class CircularFilter(LinearOperator):
             tiled > 0, otf / tiled, 1.0
         )  # any orthonormal rows will do where S is zero: plain decimation
         self.register_buffer("otf", fourier.half(otf))
+        self.register_buffer("passed", otf.abs().square()[:, : W // 2 + 1] / factor**2)
         self.register_buffer("rows", fourier.half(rows))  # the filter of W
         self.register_buffer("s", s)  # the full spectrum of S
         self.otf: Tensor
         self.rows: Tensor
         self.s: Tensor
+        self.passed: Tensor
 
     @property
     def half_s(self) -> Tensor:
@@ -76,7 +78,7 @@ class CircularFilter(LinearOperator):
         return fourier.filter2(x, (self.half_s**2).to(x)) if self.factor == 1 else super().normal(x)
 
     def response(self) -> Tensor:
-        return torch.view_as_complex(self.otf).abs().square() / self.factor**2
+        return self.passed
 
     def pull(self, r: Tensor, beta: float) -> Tensor:
         if self.factor > 1:
@@ -104,7 +106,7 @@ class CircularFilter(LinearOperator):
             if self.factor > 1:
                 return fourier.filter_up(fourier.hartley(z), rows(z), self.factor)
             X = rows(z).conj() * fourier.half_spectrum_of_hartley(z)
-            return torch.fft.irfft2(X, s=self.ishape[-2:], norm="ortho")
+            return fourier.irfft2(X, self.ishape[-1], norm="ortho")
 
         def Vt(x: Tensor) -> Tensor:
             if self.factor > 1:

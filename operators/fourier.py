@@ -108,9 +108,14 @@ def as_complex(spectrum: Tensor, like: Tensor) -> Tensor:
     return torch.view_as_complex(spectrum.to(like))
 
 
+def irfft2(X: Tensor, width: int, norm: str | None = None) -> Tensor:
+    """`torch.fft.irfft2` to `width` columns; axis by axis is the faster way on a CPU."""
+    return torch.fft.irfft(torch.fft.ifft(X, dim=-2, norm=norm), n=width, norm=norm)
+
+
 def filter2(x: Tensor, spectrum: Tensor) -> Tensor:
     """Multiply the half spectrum of `x` by `spectrum`, real or complex: `(..., H, W) -> (..., H, W)`."""
-    return torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=x.shape[-2:])
+    return irfft2(torch.fft.rfft2(x) * spectrum, x.shape[-1])
 
 
 def filter_down(x: Tensor, otf: Tensor, factor: int) -> Tensor:
@@ -120,15 +125,15 @@ def filter_down(x: Tensor, otf: Tensor, factor: int) -> Tensor:
     H, W = x.shape[-2:]
     X = torch.fft.rfft2(x) * otf
     X = X.unflatten(-2, (factor, H // factor)).sum(-3) / factor  # rows alias
-    return torch.fft.irfft2(X, s=(H // factor, W))[..., ::factor]
+    return irfft2(X, W)[..., ::factor]
 
 
 def filter_up(y: Tensor, otf: Tensor, factor: int) -> Tensor:
     """The transpose of `filter_down`."""
     if factor == 1:
         return filter2(y, otf.conj())
-    h, w = y.shape[-2:]
+    w = y.shape[-1]
     x = y.new_zeros(*y.shape[:-1], w, factor)
     x[..., 0] = y
     X = torch.fft.rfft2(x.flatten(-2)).repeat(*(1,) * (y.ndim - 2), factor, 1) * otf.conj()
-    return torch.fft.irfft2(X, s=(h * factor, w * factor))
+    return irfft2(X, w * factor)

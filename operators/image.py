@@ -45,7 +45,9 @@ class Mask(LinearOperator):
         super().__init__((*lead, *mask.shape), (*lead, len(kept)))
         self.size = mask.numel()
         self.register_buffer("kept", kept)
+        self.register_buffer("mask", mask)
         self.kept: Tensor
+        self.mask: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(len(self.oshape))
@@ -56,7 +58,7 @@ class Mask(LinearOperator):
         return x.reshape(-1, *self.ishape)
 
     def normal(self, x: Tensor) -> Tensor:
-        return x * self.adjoint(x.new_ones(1, *self.oshape))
+        return x * self.mask
 
     def response(self) -> Tensor | None:
         if len(self.ishape) != 3:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from restore import __version__
+from restore.memory import keep_freed_memory
 
 from .options import VERBS, UsageError, parser, suggestion
 
@@ -62,6 +63,7 @@ def _run(argv: list[str]) -> int:
         options = parser(verb).read(argv[1:])
     except SystemExit:  # argparse printed the help that was asked for
         return DONE
+    keep_freed_memory()
     module = importlib.import_module(f"restore.cli.{_MODULES[verb]}")
     return module.run(verb, options, argv)
 

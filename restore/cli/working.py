@@ -96,7 +96,10 @@ def _one_thread() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     import torch
 
+    from restore.memory import keep_freed_memory
+
     torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def do(

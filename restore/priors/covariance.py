@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
+from operators.fourier import irfft2
 from operators.linalg import cg
 from operators.random import Draws
 
@@ -176,7 +177,7 @@ def to_modes(v: Tensor) -> Tensor:
 
 def from_modes(modes: Tensor, width: int) -> Tensor:
     """The inverse, `O' F'`: `(B, C, H, W // 2 + 1) -> (B, C, H, W)`."""
-    v = torch.fft.irfft2(modes, s=(modes.shape[-2], width), norm="ortho")
+    v = irfft2(modes, width, norm="ortho")
     return (opponent(v).T @ v.flatten(2)).view_as(v)
 
 
