@@ -13,6 +13,7 @@ import tifffile
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from restore.errors import InputError
 from restore.learn import base, gsure
@@ -519,6 +520,7 @@ def test_the_validation_of_noisy_pictures_is_near_the_truth():
     rng = torch.Generator().manual_seed(0)
     noisy = [x + 0.4 * torch.randn(x.shape, generator=rng, dtype=x.dtype) for x in clean]
     found = validate_noisy(Smooth(), SURE(), noisy, 0.4)
-    error = np.mean([float((Smooth()(y, 0.4) - x).square().mean()) / 4 for x, y in zip(clean, noisy, strict=True)])
-    assert found["colour"] == pytest.approx(-10 * np.log10(error), abs=0.4)
-    assert found["grey"] > found["colour"] + 1
+    for kind, sees in (("colour", lambda x: x), ("grey", rgb_to_grayscale)):
+        pairs = [(sees(x), sees(y)) for x, y in zip(clean, noisy, strict=True)]
+        error = np.mean([float((Smooth()(y, 0.4) - x).square().mean()) / 4 for x, y in pairs])
+        assert found[kind] == pytest.approx(-10 * np.log10(error), abs=0.4)
