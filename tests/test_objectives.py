@@ -482,6 +482,16 @@ def test_a_prior_is_trusted_where_it_was_trained(noisy, tmp_path, objective, bou
     assert bool(prior(x, 0.2).isfinite().all())
 
 
+def test_noise_that_is_not_white_is_learnt_in_grey_or_in_colour(noisy, tmp_path):
+    """The luminance of Poisson noise is not Poisson noise."""
+    learn([noisy], tmp_path / "colour", objective="pure", steps=1, **RUN)
+    prior = load_prior(tmp_path / "colour")
+    assert prior.accepts((3, 8, 8)) and not prior.accepts((1, 8, 8))
+    tifffile.imwrite(tmp_path / "grey.tif", np.random.default_rng(0).random((40, 48), np.float32))
+    with pytest.raises(InputError, match="grey and coloured pictures"):
+        learn([noisy, tmp_path], tmp_path / "both", objective="pure", steps=1, **RUN)
+
+
 def test_clean_pictures_beside_noisy_ones_teach_the_low_levels(noisy, without_noise, tmp_path):
     learn([noisy], tmp_path, objective="ambient", steps=2, data_noise=0.2, clean=[without_noise], **RUN)
     assert load_prior(tmp_path).sigma_min == pytest.approx(0.001)

@@ -175,6 +175,7 @@ def learn(
             load_pictures(find_pictures(clean), patch) if clean else [],
             patch,
             2 * (data_noise or 0.0),
+            folders[0],
         )
         validation = [p[None, :, :256, :256].to(where) for p in (load_pictures(held, read=read) if held else [])]
     else:
@@ -185,7 +186,7 @@ def learn(
 
     torch.manual_seed(seed)
     channels = (1, 3) if patches.colour else (1,)  # a stem that saw nothing would answer all the same
-    if noise and patches.colour:
+    if patches.grey == 0:
         channels = (3,)
     denoiser, average = (EDMDenoiser(UNet(channels, widths, blocks)).to(where) for _ in range(2))
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
@@ -261,12 +262,19 @@ def check_fits(objective: Objective, data_noise: float | None, clean: Sequence[P
         raise ValueError(f"recordings of noise alone are learnt by dsm, without a noise of their own; got {name}")
 
 
-def noisy_patches(noisy: Sequence[Tensor], clean: Sequence[Tensor], size: int, sigma: float) -> Patches:
-    """Patches of noisy pictures of one noise level, in `[-1, 1]` units, and of clean ones."""
+def noisy_patches(noisy: Sequence[Tensor], clean: Sequence[Tensor], size: int, sigma: float, folder: Path) -> Patches:
+    """Patches of noisy pictures and of clean ones; noise that is not white of one std `sigma`, in `[-1, 1]`, has zero.
+
+    Raises:
+        InputError: the noise is not white, and some pictures are grey and some are in colour.
+    """
     warn_of_clipping(noisy)
-    levels = [sigma] * len(noisy) + [0.0] * len(clean)
-    # Noisy pictures are never shrunk: that would average their noise.
-    return Patches([*noisy, *clean], size, shrink=0.3 if clean else 0.0, noise=levels)
+    if sigma:
+        return Patches([*noisy, *clean], size, noise=[sigma] * len(noisy) + [0.0] * len(clean))
+    if len({p.shape[0] for p in noisy}) > 1:
+        cure = "learn a prior of each kind: the luminance of such noise follows another law"
+        raise InputError(folder, "grey and coloured pictures, and noise that is not white", "one of the two", cure)
+    return Patches(noisy, size, grey=0.0, shrink=0.0)
 
 
 def noise_patches(recordings: Sequence[Tensor], size: int, folder: Path) -> Patches:
