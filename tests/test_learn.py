@@ -12,6 +12,7 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from restore.errors import FolderEmpty, InputError
+from restore.learn.base import clean as as_clean
 from restore.learn.data import Patches, find_pictures, load_pictures
 from restore.learn.dsm import DSM
 from restore.learn.train import Recipe, Trainer, learn, measure_spectra
@@ -82,7 +83,7 @@ def gradient_in_standard_errors(theta):
     root = torch.linalg.cholesky(prior.covariances[0])
     clean = means[which] + torch.randn(8000, 2, generator=rng, dtype=torch.float64) @ root.T
     denoiser = Perturbed(prior, torch.tensor(theta, dtype=torch.float64))
-    loss = DSM().loss(denoiser, clean, rng)
+    loss = DSM().loss(denoiser, as_clean(clean), rng)
     groups = [torch.autograd.grad(part.mean(), denoiser.theta, retain_graph=True)[0] for part in loss.split(40)]
     each = torch.stack(groups)
     return each.mean(0) / (each.std(0) / len(groups) ** 0.5)
@@ -350,7 +351,7 @@ def test_patches_are_cuts_of_the_pictures():
     ramp = torch.arange(40 * 48, dtype=torch.float64).reshape(40, 48).mul(255 / 1920).byte()
     patches = Patches([torch.stack([ramp, ramp, ramp])], 16, grey=0.5, shrink=0.0)
     rng = torch.Generator().manual_seed(0)
-    batches = [patches.batch(8, rng) for _ in range(40)]
+    batches = [patches.batch(8, rng).x for _ in range(40)]
     assert {b.shape[1] for b in batches} == {1, 3} and all(b.shape[2:] == (16, 16) for b in batches)
     every = torch.cat([b[:, :1] for b in batches])
     assert every.min() >= -1 and every.max() <= 1
@@ -359,9 +360,9 @@ def test_patches_are_cuts_of_the_pictures():
         (d > 0) - (d < 0) if abs(d) > abs(r) else 2 * ((r > 0) - (r < 0)) for d, r in zip(down, right, strict=True)
     }
     assert steep == {-1, 1, -2, 2}
-    assert Patches([ramp[None]], 16).batch(2, rng).shape == (2, 1, 16, 16)
-    shrunk = Patches([torch.full((3, 20, 20), 7, dtype=torch.uint8)], 16, grey=0, shrink=1.0).batch(4, rng)
+    assert Patches([ramp[None]], 16).batch(2, rng).x.shape == (2, 1, 16, 16)
+    shrunk = Patches([torch.full((3, 20, 20), 7, dtype=torch.uint8)], 16, grey=0, shrink=1.0).batch(4, rng).x
     assert torch.allclose(shrunk, torch.full_like(shrunk, 7 / 127.5 - 1))
     flat = torch.tensor([10, 200, 30], dtype=torch.uint8)[:, None, None].expand(3, 20, 20)
-    luminance = Patches([flat], 16, grey=1.0).batch(1, rng)
+    luminance = Patches([flat], 16, grey=1.0).batch(1, rng).x
     assert torch.allclose(luminance, torch.full_like(luminance, 123 / 127.5 - 1), atol=0.01)

@@ -231,7 +231,7 @@ def recordings(folder: Path, colour: bool = False, count: int = 5) -> Path:
 
 def test_patches_of_noise_are_neither_turned_nor_shrunk():
     recording = torch.arange(40, dtype=torch.uint8)[None, :, None].expand(1, 40, 40)
-    batch = Patches([recording], 16, shrink=0.0, turn=False).batch(20, torch.Generator().manual_seed(0))
+    batch = Patches([recording], 16, shrink=0.0, turn=False).batch(20, torch.Generator().manual_seed(0)).x
     assert (batch[..., 1:] == batch[..., :1]).all()
     assert ((batch[..., 1:, :] - batch[..., :-1, :]) * 127.5).sub(1).abs().max() < 1e-3
 

@@ -18,6 +18,13 @@ Units: `[0, 1]` at the border, `[-1, 1]` inside (`config.json`)."""
         what = f"""A denoiser for recordings of noise alone, of any size: `load_prior("{folder.name}", noise=True)`, or
 `restore denoise --noise-prior`. Units: signed noise on pictures in `[0, 1]`, stored around mid-grey, which stands for
 zero: `[-0.5, 0.5]` at the border, `[-1, 1]` inside (`config.json`)."""
+    if "data_noise" in run:
+        level = f"white noise of std {run['data_noise']} on" if run["data_noise"] else "noise on"
+        beside = f", and {run['pictures'] - run['noisy pictures']} clean ones" if run.get("clean") else ""
+        what += f"""
+
+Learnt from {run["noisy pictures"]} noisy pictures ({level} values in `[0, 1]`){beside}. The PSNR below is that
+of denoising noisy pictures set aside, estimated from them alone."""
     text = f"""# {folder.resolve().name}
 
 {what} Weights: float16, exponential average of training.
@@ -40,7 +47,8 @@ Set aside for validation: {", ".join(held) or "nothing"}.
 
 
 def learning_curve(history: Sequence[Mapping[str, float]], rows: int = 12) -> str:
-    """A Markdown table of at most about `rows` checkpoints; PSNR (dB) on the validation pictures at sigma 25/255."""
+    """A Markdown table of at most about `rows` checkpoints; PSNR (dB) on the validation pictures, at sigma 25/255 where
+    they are clean."""
     shown = [*history[:: max(1, len(history) // rows)], history[-1]] if history else []
     kinds = sorted({k for record in shown for k in record} - {"step", "seconds", "loss"})
     lines = ["| " + " | ".join(["step", "minutes", "loss", *kinds]) + " |", "|---" * (3 + len(kinds)) + "|"]

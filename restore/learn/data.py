@@ -1,9 +1,9 @@
-"""Pictures for training: a folder, held in memory as bytes, cut into random patches."""
+"""Pictures for training: folders, held in memory as bytes (as floats where noisy), cut into random patches."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,14 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
 from restore.errors import FolderEmpty, InputError
+from restore.modalities.image import read_picture
+
+from .base import Batch
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+LUMINANCE = (0.2989**2 + 0.587**2 + 0.114**2) ** 0.5  # std of the luminance of white noise of std 1 in each channel
 
 
 def find_pictures(folders: Sequence[Path]) -> list[Path]:
@@ -38,35 +42,8 @@ def find_pictures(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def load_pictures(paths: Sequence[Path], smallest: int = 1) -> list[Tensor]:
-    """The usable pictures as uint8 tensors `(C, H, W)`, grey (1) or colour (3); the others are named and left out.
-
-    Args:
-        smallest: pictures with a side below this are left out too.
-
-    Raises:
-        InputError: none is left.
-    """
-    pictures = []
-    for path in paths:
-        try:
-            pixels = read_bytes(path)
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on damaged files
-            log.warning("left out %s: %s", path, error)
-            continue
-        if min(pixels.shape[:2]) < smallest:
-            height, width = pixels.shape[:2]
-            log.warning("left out %s: %dx%d is smaller than the %d-pixel patch", path, width, height, smallest)
-            continue
-        pictures.append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
-    if not pictures:
-        where = paths[0].parent if paths else Path()
-        raise InputError(where, f"none of {len(paths)} pictures can be used", "one at least", "see the reasons above")
-    return pictures
-
-
-def read_bytes(path: Path) -> np.ndarray:
-    """One picture as uint8 `(H, W, 1 or 3)`, without its alpha; 16-bit grey is rounded to 8 bits.
+def read_bytes(path: Path) -> Tensor:
+    """One picture as uint8 `(1 or 3, H, W)`, without its alpha; 16-bit grey is rounded to 8 bits.
 
     Raises:
         OSError, SyntaxError: not a picture, or damaged.
@@ -74,12 +51,69 @@ def read_bytes(path: Path) -> np.ndarray:
     """
     with Image.open(path) as image:
         if image.mode in ("I", "F"):
-            raise ValueError("32-bit samples have no known range; training reads 8 and 16 bits")
+            raise ValueError("32-bit samples have no known range; training on clean pictures reads 8 and 16 bits")
         if image.mode.startswith("I;16"):
             pixels = np.round(np.asarray(image) / 257).astype(np.uint8)
         else:
             pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], -1)
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
+def read_noisy(path: Path, masked: bool = False) -> Tensor:
+    """One noisy picture as float32 `(1 or 3, H, W)` in `[-1, 1]` and beyond, nothing rounded; floats are in `[0, 1]`.
+
+    Args:
+        masked: transparent pixels were not seen: NaN.
+
+    Raises:
+        InputError: not a picture, or damaged.
+    """
+    picture = read_picture(path)
+    pixels = 2 * torch.tensor(picture.data, dtype=torch.float32) - 1
+    if masked and picture.alpha is not None:
+        pixels[:, torch.tensor(picture.alpha) == 0] = torch.nan
+    return pixels
+
+
+def warn_of_clipping(pictures: Sequence[Tensor], most: float = 0.02) -> None:
+    """Log a warning where more than a share `most` of noisy pixels lies exactly at 0 or 1."""
+    ends = sum(float((p.abs() == 1).sum()) for p in pictures) / sum(p.numel() for p in pictures)
+    if ends > most:
+        log.warning(
+            "%.0f %% of the noisy pixels lie at the ends of the range: noise that was clipped there is not Gaussian. "
+            "Save pictures with room below black and above white, or as floats",
+            100 * ends,
+        )
+
+
+def load_pictures(
+    paths: Sequence[Path], smallest: int = 1, read: Callable[[Path], Tensor] = read_bytes
+) -> list[Tensor]:
+    """The usable pictures `(C, H, W)`, grey (1) or colour (3), uint8 by default; the others are named and left out.
+
+    Args:
+        smallest: pictures with a side below this are left out too.
+        read: how one is read.
+
+    Raises:
+        InputError: none is left.
+    """
+    pictures = []
+    for path in paths:
+        try:
+            picture = read(path)
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on damaged files
+            log.warning("left out %s: %s", path, error)
+            continue
+        height, width = picture.shape[1:]
+        if min(height, width) < smallest:
+            log.warning("left out %s: %dx%d is smaller than the %d-pixel patch", path, width, height, smallest)
+            continue
+        pictures.append(picture)
+    if not pictures:
+        where = paths[0].parent if paths else Path()
+        raise InputError(where, f"none of {len(paths)} pictures can be used", "one at least", "see the reasons above")
+    return pictures
 
 
 class Patches:
@@ -87,39 +121,58 @@ class Patches:
 
     A picture is drawn with a probability proportional to its number of pixels. A patch is flipped and turned at random,
     and sometimes cut larger and shrunk, so that one picture shows its content at several scales. Recordings of noise
-    are not: rows are not columns, and shrunk noise is weaker.
+    are not: rows are not columns, and shrunk noise is weaker. Noisy pictures are turned and not shrunk; the noise of
+    their luminance is weaker than that of a channel, and each patch says what it carries.
 
     Args:
-        pictures: uint8, `(C, H, W)`.
+        pictures: uint8, or float32 in `[-1, 1]` with NaN where nothing was seen, `(C, H, W)`.
         size: side of a patch.
         grey: share of the batches drawn as luminance; 1 if no picture has colour.
         shrink: share of the patches that are shrunk, by a factor up to `largest`.
         turn: whether patches are flipped and turned.
+        noise: std of the white noise of each picture, in `[-1, 1]` units; by default all are clean.
     """
 
     largest = 2.0
 
     def __init__(
-        self, pictures: Sequence[Tensor], size: int, grey: float = 0.35, shrink: float = 0.3, turn: bool = True
+        self,
+        pictures: Sequence[Tensor],
+        size: int,
+        grey: float = 0.35,
+        shrink: float = 0.3,
+        turn: bool = True,
+        noise: Sequence[float] | None = None,
     ):
-        self.colour = [p for p in pictures if p.shape[0] == 3]
         self.all, self.size, self.shrink, self.turn = list(pictures), size, shrink, turn
+        self.noise = [0.0] * len(self.all) if noise is None else list(noise)
+        self.colour = [p for p in self.all if p.shape[0] == 3]
         self.grey = grey if self.colour else 1.0
 
-    def batch(self, count: int, rng: torch.Generator) -> Tensor:
-        """`(count, 1 or 3, size, size)`: one number of channels per batch."""
-        grey = torch.rand((), generator=rng).item() < self.grey
-        pool = self.all if grey else self.colour
-        area = torch.tensor([float(p.shape[1] * p.shape[2]) for p in pool])
-        chosen = torch.multinomial(area, count, replacement=True, generator=rng).tolist()
-        patches = torch.stack([self._patch(pool[i], grey, rng) for i in chosen])
-        return patches.float() / 127.5 - 1
+    def noises(self) -> dict[int, list[float]]:
+        """For each number of channels the stds of the noise in its batches, in `[-1, 1]` units."""
+        found: dict[int, set[float]] = {}
+        for picture, sigma in zip(self.all, self.noise, strict=True):
+            for channels in (1, picture.shape[0]):
+                found.setdefault(channels, set()).add(weaker(sigma, picture, grey=channels == 1))
+        return {channels: sorted(found[channels]) for channels in sorted(found)}
 
-    def _patch(self, picture: Tensor, grey: bool, rng: torch.Generator) -> Tensor:
+    def batch(self, count: int, rng: torch.Generator) -> Batch:
+        """Patches `(count, 1 or 3, size, size)`: one number of channels per batch."""
+        grey = torch.rand((), generator=rng).item() < self.grey
+        pool = [(p, s) for p, s in zip(self.all, self.noise, strict=True) if grey or p.shape[0] == 3]
+        area = torch.tensor([float(p.shape[1] * p.shape[2]) for p, _ in pool])
+        chosen = torch.multinomial(area, count, replacement=True, generator=rng).tolist()
+        x = torch.stack([self._patch(pool[i][0], pool[i][1], grey, rng) for i in chosen])
+        sigma = torch.tensor([weaker(s, p, grey) for p, s in (pool[i] for i in chosen)])
+        unseen = x.isnan()
+        return Batch(x.nan_to_num(nan=0.0), sigma, ~unseen) if unseen.any() else Batch(x, sigma)
+
+    def _patch(self, picture: Tensor, noise: float, grey: bool, rng: torch.Generator) -> Tensor:
         draw = torch.rand(8, generator=rng).tolist()
         height, width = picture.shape[1:]
         side = self.size
-        if draw[0] < self.shrink:
+        if draw[0] < self.shrink and noise == 0:
             side = min(int(self.size * (1 + draw[1] * (self.largest - 1))), height, width)
         top, left = int(draw[2] * (height - side + 1)), int(draw[3] * (width - side + 1))
         patch = picture[:, top : top + side, left : left + side]
@@ -127,6 +180,8 @@ class Patches:
             patch = T.rgb_to_grayscale(patch)
         if side != self.size:
             patch = T.resize(patch, [self.size, self.size], antialias=True)
+        if patch.dtype == torch.uint8:
+            patch = patch.float() / 127.5 - 1
         if not self.turn:
             return patch
         if draw[4] < 0.5:
@@ -134,3 +189,8 @@ class Patches:
         if draw[5] < 0.5:
             patch = patch.flip(1)
         return patch.transpose(1, 2) if draw[6] < 0.5 else patch
+
+
+def weaker(noise: float, picture: Tensor, grey: bool) -> float:
+    """The std of the noise of a picture, or of its luminance."""
+    return noise * LUMINANCE if grey and picture.shape[0] == 3 else noise

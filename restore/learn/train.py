@@ -15,6 +15,7 @@ import pkgutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -31,9 +32,9 @@ from restore.priors.network import EDMDenoiser, UNet
 from restore.priors.spectra import CELLS, SpectralTable, residual_spectra
 from restore.priors.store import save_prior, save_table
 
-from .base import Objective
+from .base import Batch, Objective
 from .card import write_card
-from .data import Patches, find_pictures, load_pictures
+from .data import LUMINANCE, Patches, find_pictures, load_pictures, read_noisy, warn_of_clipping
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +131,12 @@ def learn(
     seed: int = 0,
     resume: bool = True,
     noise: bool = False,
+    data_noise: float | None = None,
+    clean: Sequence[Path] = (),
 ) -> Path:
     """Train a prior on folders of pictures and write it to `out`; the path of `out`.
+
+    What is learnt from noisy pictures is validated on noisy pictures set aside, without any truth.
 
     Args:
         folders: where the pictures are, searched with their subfolders.
@@ -145,34 +150,57 @@ def learn(
         resume: False starts again and overwrites what `out` holds.
         noise: the pictures are recordings of noise alone, all grey or all colour, stored around mid-grey (zero is 0.5).
             What is learnt is a prior on signed noise, in the units of pictures in `[0, 1]`.
+        data_noise: the pictures of `folders` are noisy: the std of their white noise, for values in `[0, 1]`. `dsm` is
+            free to take them as clean all the same.
+        clean: folders of clean pictures to learn from besides, for `ambient`.
 
     Raises:
         InputError: a folder is missing, holds no usable pictures or grey noise beside coloured noise, or `out` holds a
             run of another recipe.
-        ValueError: the objective is unknown.
+        ValueError: the objective is unknown, must be told the noise or takes no clean pictures beside noisy ones.
         FloatingPointError: the loss is not finite.
     """
     recipe = Recipe(steps=steps, batch=batch, patch=patch, lr=lr)
     objective = named_objective(objective) if isinstance(objective, str) else objective
+    check_fits(objective, data_noise, clean, noise)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    noisy = data_noise is not None or not objective.supervised
     paths = find_pictures(folders)
     held_out = min(held_out, len(paths) // 4)
     held = [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
-    pictures = load_pictures([p for p in paths if p not in held], smallest=patch)
-    patches = noise_patches(pictures, patch, folders[0]) if noise else Patches(pictures, patch)
-    validation = [p[None, :, :256, :256].to(where).float() / 127.5 - 1 for p in (load_pictures(held) if held else [])]
+    if noisy:
+        read = partial(read_noisy, masked=objective.takes_masks)
+        patches = noisy_patches(
+            load_pictures([p for p in paths if p not in held], patch, read),
+            load_pictures(find_pictures(clean), patch) if clean else [],
+            patch,
+            2 * (data_noise or 0.0),
+            folders[0],
+        )
+        validation = [p[None, :, :256, :256].to(where) for p in (load_pictures(held, read=read) if held else [])]
+    else:
+        pictures = load_pictures([p for p in paths if p not in held], smallest=patch)
+        patches = noise_patches(pictures, patch, folders[0]) if noise else Patches(pictures, patch)
+        held_pictures = load_pictures(held) if held else []
+        validation = [p[None, :, :256, :256].to(where).float() / 127.5 - 1 for p in held_pictures]
 
     torch.manual_seed(seed)
     channels = (1, 3) if patches.colour else (1,)  # a stem that saw nothing would answer all the same
-    if noise and patches.colour:
+    if patches.grey == 0:
         channels = (3,)
     denoiser, average = (EDMDenoiser(UNet(channels, widths, blocks)).to(where) for _ in range(2))
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
+    for d in (denoiser, average):
+        d.sigma_min, d.sigma_max = objective.trusted(d, patches.noises())
     trainer = Trainer(denoiser, objective, patches, recipe, seed)
     run = {**asdict(recipe), "objective": repr(objective), "widths": list(widths), "blocks": list(blocks), "seed": seed}
     run["pictures"] = len(patches.all)
     if noise:
         run["noise"] = True
+    if noisy:
+        run |= {"noisy pictures": sum(p.is_floating_point() for p in patches.all), "data_noise": data_noise}
+    if clean:
+        run["clean"] = [str(folder) for folder in clean]
 
     history: list[dict[str, float]] = []
     if resume and (out / CHECKPOINT).exists():
@@ -191,22 +219,62 @@ def learn(
         if trainer.done % every and trainer.done != steps:
             continue
         average.load_state_dict(trainer.average)
-        psnr = validate(average, validation)
+        psnr = (
+            validate_noisy(average, objective, validation, 2 * (data_noise or 0.0))
+            if noisy
+            else validate(average, validation)
+        )
         seconds = before + time.monotonic() - start
         history.append({"step": trainer.done, "seconds": seconds, "loss": fmean(losses), **psnr})
         losses.clear()
         if psnr:
-            log.info("validation PSNR at 25/255: %s", ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items()))
+            of = "estimated from noisy pictures" if noisy else "at 25/255"
+            log.info("validation PSNR %s: %s", of, ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items()))
         save_prior(average, out, noise=noise)
         write_card(out, run, history, [p.name for p in held])
         # Last: a run whose checkpoint says it is done has a prior that is.
         with atomic_write(out / CHECKPOINT) as temporary:
             torch.save({"trainer": trainer.state_dict(), "history": history, "run": run}, temporary)
     average.load_state_dict(trainer.average)
-    table = measure_spectra(average, patches.all, where, seed, noise=noise)
+    known = [p for p in patches.all if not p.is_floating_point()]  # what is wrong shows on clean pictures only
+    table = measure_spectra(average, known, where, seed, noise=noise) if known else None
     if table is not None:
         save_table(table, out)
     return out
+
+
+def check_fits(objective: Objective, data_noise: float | None, clean: Sequence[Path], noise: bool) -> None:
+    """Raise ValueError where an objective is not told what it needs, or told what it cannot use."""
+    name = type(objective).__module__.rsplit(".", 1)[1]
+    if data_noise is not None and not 0 < data_noise < 1:
+        raise ValueError(
+            f"the noise of the data is a std for pictures in [0, 1], above 0 and below 1, got {data_noise}"
+        )
+    if objective.needs_noise and data_noise is None:
+        raise ValueError(
+            f"{name} learns from noisy pictures and must know how noisy: give the std of their noise for values in "
+            "[0, 1], such as 0.1"
+        )
+    if clean and not objective.takes_clean:
+        cure = "name all folders together" if objective.supervised else "choose ambient, or leave the clean ones out"
+        raise ValueError(f"{name} takes no clean pictures beside noisy ones: {cure}")
+    if noise and (data_noise is not None or not objective.supervised):
+        raise ValueError(f"recordings of noise alone are learnt by dsm, without a noise of their own; got {name}")
+
+
+def noisy_patches(noisy: Sequence[Tensor], clean: Sequence[Tensor], size: int, sigma: float, folder: Path) -> Patches:
+    """Patches of noisy pictures and of clean ones; noise that is not white of one std `sigma`, in `[-1, 1]`, has zero.
+
+    Raises:
+        InputError: the noise is not white, and some pictures are grey and some are in colour.
+    """
+    warn_of_clipping(noisy)
+    if sigma:
+        return Patches([*noisy, *clean], size, noise=[sigma] * len(noisy) + [0.0] * len(clean))
+    if len({p.shape[0] for p in noisy}) > 1:
+        cure = "learn a prior of each kind: the luminance of such noise follows another law"
+        raise InputError(folder, "grey and coloured pictures, and noise that is not white", "one of the two", cure)
+    return Patches(noisy, size, grey=0.0, shrink=0.0)
 
 
 def noise_patches(recordings: Sequence[Tensor], size: int, folder: Path) -> Patches:
@@ -232,7 +300,7 @@ def measure_spectra(
     for channels in denoiser.network.channels:
         patches = Patches(pictures, size, grey=float(channels == 1), **(AS_RECORDED if noise else {}))
         rng = torch.Generator().manual_seed(seed)
-        batches = [patches.batch(8, rng).to(device) for _ in range(CROPS // 8)]
+        batches = [patches.batch(8, rng).x.to(device) for _ in range(CROPS // 8)]
         spectra[channels] = residual_spectra(denoiser, batches, sigmas.tolist(), seed=seed)
     return SpectralTable(sigmas, spectra)
 
@@ -257,10 +325,10 @@ def read_state(path: Path, device: torch.device) -> dict[str, Any]:
 
 def check_same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     """Raise InputError unless the two runs differ in nothing but the number of steps."""
-    other = [k for k in new if k != "steps" and old.get(k) != new[k]]
+    other = [k for k in {**new, **old} if k != "steps" and old.get(k) != new.get(k)]
     if other:
         seen = "a run with " + ", ".join(f"{k} {old.get(k)}" for k in other)
-        wanted = ", ".join(f"{k} {new[k]}" for k in other)
+        wanted = ", ".join(f"{k} {new.get(k)}" for k in other)
         raise InputError(out, seen, wanted, "give another folder, or start again without resuming")
 
 
@@ -281,3 +349,26 @@ def validate(denoiser: Denoiser, pictures: Sequence[Tensor], sigma: float = 25 /
                 error = (denoiser(noisy, 2 * sigma).clamp(-1, 1) - clean) / 2
             psnr.setdefault(kind, []).append(-10 * error.square().mean().log10().item())
     return {kind: fmean(values) for kind, values in psnr.items()}
+
+
+def validate_noisy(
+    denoiser: Denoiser, objective: Objective, pictures: Sequence[Tensor], sigma: float
+) -> dict[str, float]:
+    """PSNR (dB) at the noise of the pictures themselves, estimated without truth by the objective's `risk`.
+
+    Noisy `pictures`, each `(1, C, H, W)` with NaN where nothing was seen, and `denoiser` are in `[-1, 1]`, so is
+    `sigma`. The mean is taken over the errors, before the logarithm: those of single pictures may come out negative.
+    """
+    errors: dict[str, list[float]] = {}
+    for i, noisy in enumerate(pictures):
+        kinds = {"grey": (noisy, sigma)}
+        if noisy.shape[1] == 3:
+            kinds = {"colour": (noisy, sigma), "grey": (rgb_to_grayscale(noisy), sigma * LUMINANCE)}
+        for kind, (y, own) in kinds.items():
+            if not denoiser.accepts(tuple(y.shape[1:])):
+                continue
+            rng = torch.Generator(y.device).manual_seed(i)
+            batch = Batch(y.nan_to_num(nan=0.0), torch.full((1,), own).to(y), ~y.isnan())
+            with torch.no_grad():
+                errors.setdefault(kind, []).append(objective.risk(denoiser, batch, rng).item() / 4)
+    return {kind: -10 * math.log10(max(fmean(values), 1e-10)) for kind, values in errors.items()}
