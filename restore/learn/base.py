@@ -16,3 +16,7 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, denoiser: Denoiser, batch: Tensor, rng: torch.Generator) -> Tensor:
         """One loss per row of `batch`, `(B, C, *spatial) -> (B,)`, every random number drawn from `rng`."""
+
+    def at(self, progress: float) -> Objective:
+        """The objective when a share `progress` of the training is done; the same throughout unless it is annealed."""
+        return self

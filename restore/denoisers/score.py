@@ -1,0 +1,38 @@
+"""The score of noisy pictures, held by a network of the same make as a prior's, in the same files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from restore.priors.base import Denoiser, per_row
+
+
+@dataclass(frozen=True)
+class ScoreNetwork:
+    """`s(y; sigma_a) = (D(y, tau) - y) / tau^2`, `tau^2 = scale^2 + sigma_a^2`: `grad log p` of noisy pictures with
+    further Gaussian noise of std `sigma_a` on top.
+
+    `scale` is `denoiser.sigma_min` and should be near the standard deviation of the noise of the data: then what the
+    network inside `D` has to learn is of order one. It is a choice of units, not knowledge of the noise: any score can
+    be written so. Where the noise is Gaussian of that very std, `D` is the denoiser of clean pictures for every level
+    from `scale` on, a prior like another; else it is not, and only the score means something.
+
+    `save_prior` and `load_prior` keep a `ScoreNetwork`'s denoiser: `ScoreNetwork(load_prior(folder))` is in `[0, 1]`
+    units.
+
+    Args:
+        denoiser: of noisy pictures, as learnt by `restore.learn.noise2score`.
+    """
+
+    denoiser: Denoiser
+
+    @property
+    def scale(self) -> float:
+        return self.denoiser.sigma_min
+
+    def __call__(self, y: Tensor, sigma_a: Tensor | float = 0.0) -> Tensor:
+        """`(B, C, *spatial)`; `sigma_a` one number or `(B,)`, in the units of `y`."""
+        tau = (self.scale**2 + per_row(sigma_a, y) ** 2).sqrt()
+        return (self.denoiser(y, tau.reshape(-1)) - y) / tau**2
