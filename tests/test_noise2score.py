@@ -1,10 +1,18 @@
 """Noise2Score: the exact score is a stationary point, noise is recognised, errors are known without a truth."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage import data as photographs
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent / "bench"))
+
+import noise2score as bench
 
 from operators.noise import Gamma, Gaussian, Poisson
 from operators.random import Draws
@@ -153,3 +161,38 @@ def test_as_noise_is_the_nearest_power():
     assert as_noise(Tweedie(0, 0.04)) == Gaussian(0.2)
     assert as_noise(Tweedie(1, 0.04)) == Poisson(0.04)
     assert as_noise(Tweedie(2, 0.02)) == Gamma(50)
+
+
+def test_the_bench_trains_once_and_prints_what_it_has(tmp_path, monkeypatch, capsys):
+    for place in ("train_bsd400_gray", "test/Set12", "test/BSD68"):
+        folder = tmp_path / "images" / place
+        folder.mkdir(parents=True)
+        Image.fromarray(photographs.camera()[:64, 200:264]).save(folder / "1.png")
+    options = [
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--patch",
+        "16",
+        "--widths",
+        "8",
+        "8",
+        "--blocks",
+        "1",
+        "1",
+        "--conditions",
+        "poisson:0.05",
+    ]
+    given = ["noise2score.py", "--data", str(tmp_path), "--output", str(tmp_path / "out"), *options]
+    monkeypatch.setattr(sys, "argv", given)
+    bench.main()
+    table = capsys.readouterr().out
+    assert "training poisson_0.05_noise2score" in table and "training poisson_blind" in table
+    line = next(line for line in table.splitlines() if "shifted estimator" in line)
+    cells = line.split("|")[2:-1]
+    assert [bool(c.strip()) for c in cells] == [False, False, False, True, False, False]
+    assert 10 < float(cells[3].split("/")[0]) < 40
+    bench.main()
+    again = capsys.readouterr().out
+    assert "training" not in again and line in again
