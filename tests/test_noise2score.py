@@ -168,24 +168,9 @@ def test_the_bench_trains_once_and_prints_what_it_has(tmp_path, monkeypatch, cap
         folder = tmp_path / "images" / place
         folder.mkdir(parents=True)
         Image.fromarray(photographs.camera()[:64, 200:264]).save(folder / "1.png")
-    options = [
-        "--steps",
-        "2",
-        "--batch",
-        "2",
-        "--patch",
-        "16",
-        "--widths",
-        "8",
-        "8",
-        "--blocks",
-        "1",
-        "1",
-        "--conditions",
-        "poisson:0.05",
-    ]
-    given = ["noise2score.py", "--data", str(tmp_path), "--output", str(tmp_path / "out"), *options]
-    monkeypatch.setattr(sys, "argv", given)
+    small = ["--steps", "2", "--batch", "2", "--patch", "16", "--widths", "8", "8", "--blocks", "1", "1"]
+    out = ["--data", str(tmp_path), "--output", str(tmp_path / "out"), "--conditions", "poisson:0.05"]
+    monkeypatch.setattr(sys, "argv", ["noise2score.py", *out, *small])
     bench.main()
     table = capsys.readouterr().out
     assert "training poisson_0.05_noise2score" in table and "training poisson_blind" in table
