@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from operators.noise import NoiseModel
 from restore.priors.base import Denoiser, per_row
+
+from .tweedie import Form, Tweedie, posterior_mean
+
+SMOOTHING = (
+    0.25  # sigma_a / scale, by measurement: at zero, dark pixels under Poisson noise are guessed from bright ones
+)
 
 
 @dataclass(frozen=True)
@@ -36,3 +43,8 @@ class ScoreNetwork:
         """`(B, C, *spatial)`; `sigma_a` one number or `(B,)`, in the units of `y`."""
         tau = (self.scale**2 + per_row(sigma_a, y) ** 2).sqrt()
         return (self.denoiser(y, tau.reshape(-1)) - y) / tau**2
+
+    def denoise(self, y: Tensor, noise: NoiseModel | Tweedie, *, form: Form = "shifted") -> Tensor:
+        """`E[x | y]`, `(B, C, *spatial)`: `posterior_mean` with this score, a little smoothed. Raises as it does."""
+        sigma_a = SMOOTHING * self.scale
+        return posterior_mean(lambda y: self(y, sigma_a), y, noise, form=form, smoothing=sigma_a)

@@ -11,7 +11,8 @@ whose minimiser is the score of noisy pictures with noise of std `sigma_a` on to
 Departure, by measurement. The paper anneals `sigma_a` towards zero, once (its code, in every epoch), and uses the
 network as it is at the end. Of a step's gradient the noise grows as `1 / sigma_a`, so most of a training is lost in it.
 Here `sigma_a` is drawn for each picture, log-uniform around the noise of the data, and the network is told: what it
-learns at `sigma_a > 0`, of little noise, carries over smoothly to `sigma_a = 0`, where it is used.
+learns at larger `sigma_a`, where that noise is small, carries over smoothly to a fourth of the noise of the data, where
+it is used and its smoothing corrected for (`ScoreNetwork.denoise`).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from operators.noise import Gamma, Gaussian, NoiseModel, Poisson
 from operators.random import Draws
 from restore.denoisers.adaptive import estimate_law, law_from_score
 from restore.denoisers.score import ScoreNetwork
-from restore.denoisers.tweedie import Tweedie, as_tweedie, posterior_mean
+from restore.denoisers.tweedie import Tweedie, as_tweedie
 from restore.files import atomic_write
 from restore.learn.noise2score import Noise2Score
 from restore.learn.train import Recipe
@@ -172,13 +172,13 @@ def score_estimates(prior: Denoiser, noise: NoiseModel, blind: bool) -> dict[str
     def estimated(y: Tensor) -> Tensor:
         law = estimate_law([y[0].numpy()])
         assert law is not None
-        return posterior_mean(network, y.clamp(min=0) if law.rho else y, law)
+        return network.denoise(y.clamp(min=0) if law.rho else y, law)
 
     if blind:
-        return {"blind shifted": lambda y: posterior_mean(network, y, noise), "blind estimated": estimated}
+        return {"blind shifted": lambda y: network.denoise(y, noise), "blind estimated": estimated}
     return {
-        "noise2score published": lambda y: posterior_mean(network, y, noise, form="published"),
-        "noise2score shifted": lambda y: posterior_mean(network, y, noise),
+        "noise2score published": lambda y: network.denoise(y, noise, form="published"),
+        "noise2score shifted": lambda y: network.denoise(y, noise),
     }
 
 
