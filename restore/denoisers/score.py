@@ -11,9 +11,8 @@ from restore.priors.base import Denoiser, per_row
 
 from .tweedie import Form, Tweedie, posterior_mean
 
-SMOOTHING = (
-    0.25  # sigma_a / scale, by measurement: at zero, dark pixels under Poisson noise are guessed from bright ones
-)
+# sigma_a / scale where a score is used, by measurement: at zero, short trainings on Poisson and Gamma noise lose 0.3 dB.
+SMOOTHING = 0.25
 
 
 @dataclass(frozen=True)
