@@ -40,3 +40,35 @@ def ssim(data: np.ndarray, truth: np.ndarray) -> float:
 
     side = min(7, *data.shape[1:])
     return float(structural_similarity(data, truth, win_size=side - 1 + side % 2, channel_axis=0, data_range=1.0))
+
+
+def umse(estimate: np.ndarray, copies: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
+    """Mean squared error of an estimate without a truth: `mean (a - f)^2 - (b - c)^2 / 2`, unbiased.
+
+    Marcos-Morales, Leibovich, Mohan et al., *Evaluating Unsupervised Denoising Requires Unsupervised Metrics*, ICML
+    2023 (arXiv:2210.05553). It may come out below zero where the error is small and the pixels are few.
+
+    Args:
+        estimate: `f(y)`, any shape, made from a noisy copy `y` that is none of the three.
+        copies: `(a, b, c)`, noisy copies of the truth, of the shape of the estimate. The noise of each is independent
+            of the others' and of that of `y`, has a mean of zero, and may be of any kind; its variance is that of `a`.
+    """
+    a, b, c = (copy.astype(np.float64) for copy in copies)
+    return float(np.mean((a - estimate) ** 2 - (b - c) ** 2 / 2))
+
+
+def upsnr(umse: float, peak: float = 1.0) -> float:
+    """`10 log10(peak^2 / umse)` in dB, NaN where `umse` is not positive. Average `umse` over pictures before: the
+    logarithm of a noisy number is biased."""
+    return float(10 * np.log10(peak**2 / umse)) if umse > 0 else float("nan")
+
+
+def four_copies(noisy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """One noisy picture as four of half the size: the pixels of each square of two by two, for the metric above.
+
+    `(C, H, W)` to four of `(C, H // 2, W // 2)`: one for the denoiser and three for `umse` (the single-image version of
+    the paper). Biased where neighbours differ in truth: the three squares of differences go in as if they were noise.
+    """
+    height, width = (n - n % 2 for n in noisy.shape[1:])
+    even, odd = noisy[:, 0:height:2, :width], noisy[:, 1:height:2, :width]
+    return even[..., ::2], even[..., 1::2], odd[..., ::2], odd[..., 1::2]

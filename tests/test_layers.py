@@ -17,10 +17,12 @@ LAYERS = {
     "restore.problem": {"operators"},
     "restore.priors": {"operators", "restore.problem", "restore.errors", "restore.files"},
     "restore.samplers": {"operators", "restore.problem", "restore.priors"},
+    "restore.denoisers": {"operators", "restore.priors"},
     "restore.learn": {
         "operators",
         "restore.problem",
         "restore.priors",
+        "restore.denoisers",
         "restore.errors",
         "restore.files",
         "restore.modalities",

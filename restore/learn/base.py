@@ -56,6 +56,10 @@ class Objective(ABC):
     def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
         """One loss per row of `batch`, `(B,)`, every random number drawn from `rng`."""
 
+    def at(self, progress: float) -> Objective:
+        """The objective when a share `progress` of the training is done; the same throughout unless it is annealed."""
+        return self
+
     def own_level(self, sigma: Tensor) -> Tensor:
         """The level at which `D` is held against pictures with noise `sigma`: that of the probe of `sure`, 1 % more."""
         return sigma * math.sqrt(1 + PROBE**2)

@@ -82,7 +82,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate(self.done)
         batch = self.patches.batch(recipe.batch, self.cut).to(self.device)
-        loss = self.objective.loss(self.denoiser, batch, self.noise).mean()
+        objective = self.objective.at(self.done / recipe.steps)
+        loss = objective.loss(self.denoiser, batch, self.noise).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {self.done}: lower the learning rate")
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,1 @@
+"""Denoisers learnt without clean pictures: from the score of noisy pictures to the posterior mean."""

@@ -1,0 +1,70 @@
+"""Noise2Score: the score of noisy pictures, from noisy pictures alone, whatever the noise.
+
+Kim and Ye, *Noise2Score: Tweedie's Approach to Self-Supervised Image Denoising without Clean Images*, NeurIPS 2021,
+with the amortised residual denoising autoencoder of Lim et al., *AR-DAE*, ICML 2020:
+
+    E |u + sigma_a s(y + sigma_a u; sigma_a)|^2,   u ~ N(0, I),
+
+whose minimiser is the score of noisy pictures with noise of std `sigma_a` on top. What follows from it is in
+`restore.denoisers`. Trained on pictures of many noise levels it serves all of them, without being told which.
+
+Departure, by measurement. The paper anneals `sigma_a` towards zero, once (its code, in every epoch), and uses the
+network as it is at the end. Of a step's gradient the noise grows as `1 / sigma_a`, so most of a training is lost in it.
+Here `sigma_a` is drawn for each picture, log-uniform around the noise of the data, and the network is told: what it
+learns at larger `sigma_a`, where that noise is small, carries over smoothly to a fourth of the noise of the data, where
+it is used and its smoothing corrected for (`ScoreNetwork.denoise`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from restore.denoisers.score import ScoreNetwork
+from restore.priors.base import Denoiser
+
+from .base import Batch, Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise2Score(Objective):
+    """Mean over pixels of `(u + sigma_a s(y + sigma_a u; sigma_a))^2`, with `s` as in `ScoreNetwork`.
+
+    Args:
+        low, high: bounds of `sigma_a` in units of `denoiser.sigma_min`, which stands for the noise of the data.
+        annealed: the schedule of the paper, one `sigma_a` for all, from `high` at the start down to `low` at the end.
+
+    Raises:
+        ValueError: unless `0 < low <= high`.
+    """
+
+    low: float = 0.5
+    high: float = 2.0
+    annealed: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"wanted 0 < low <= high, got {self.low} and {self.high}")
+
+    def at(self, progress: float) -> Noise2Score:
+        if not self.annealed:
+            return self
+        level = self.high * (self.low / self.high) ** progress
+        return Noise2Score(low=level, high=level)
+
+    def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
+        y, score = batch.x, ScoreNetwork(denoiser)
+        share = torch.rand(y.shape[0], generator=rng, device=rng.device).to(y)
+        sigma_a = score.scale * self.low * (self.high / self.low) ** share
+        u = torch.randn(y.shape, generator=rng, device=rng.device, dtype=y.dtype)
+        scaled = sigma_a.reshape(-1, *(1,) * (y.ndim - 1))
+        return (u + scaled * score(y + scaled * u, sigma_a)).square().flatten(1).mean(1)
+
+    def trusted(self, denoiser: Denoiser, noises: Mapping[int, Sequence[float]]) -> tuple[float, float]:
+        """The noise of the data, which scales the score, and what the largest `sigma_a` makes of it."""
+        scale = max(s for kind in noises.values() for s in kind)
+        return scale, scale * math.sqrt(1 + self.high**2)

@@ -1,0 +1,185 @@
+"""Noise2Score: the exact score is a stationary point, noise is recognised, errors are known without a truth."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data as photographs
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent / "bench"))
+
+import noise2score as bench
+
+from operators.noise import Gamma, Gaussian, Poisson
+from operators.random import Draws
+from restore.denoisers.adaptive import as_noise, estimate_law, law_from_score
+from restore.denoisers.score import ScoreNetwork
+from restore.denoisers.tweedie import Tweedie, posterior_mean
+from restore.learn.base import clean
+from restore.learn.noise2score import Noise2Score
+from restore.metrics import four_copies, umse, upsnr
+from restore.priors.analytic import GaussianMixture
+from restore.priors.base import Denoiser, per_row
+from restore.priors.network import EDMDenoiser, UNet
+from restore.priors.store import load_prior, save_prior
+
+SIGMA = 0.2
+MEANS = torch.tensor([[0.4, -0.3], [-0.5, 0.2]], dtype=torch.float64)
+COVARIANCE = torch.tensor([[0.1, 0.05], [0.05, 0.2]], dtype=torch.float64)
+CLEAN = GaussianMixture(torch.tensor([0.3, 0.7]), MEANS, COVARIANCE)
+NOISY = GaussianMixture(torch.tensor([0.3, 0.7]), MEANS, COVARIANCE + SIGMA**2 * torch.eye(2, dtype=torch.float64))
+
+
+class Perturbed(Denoiser):
+    """`y + tau^2 (scale s + slope y + shift)` with the exact score `s` of noisy data: exact at `(1, 0, 0)`."""
+
+    shape, sigma_min, sigma_max = (2,), 0.15, 5.0
+
+    def __init__(self, theta):
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(theta, dtype=torch.float64))
+
+    def forward(self, x, sigma):
+        scale, slope, shift = self.theta
+        tau2 = per_row(sigma, x) ** 2
+        level = (tau2 - self.sigma_min**2).clamp(min=1e-12).sqrt()  # sigma_a
+        s = (NOISY(x, level.flatten()) - x) / level**2
+        return x + tau2 * (scale * s + slope * x + shift)
+
+
+def gradient_in_standard_errors(theta):
+    """The gradient of the loss with respect to `theta`, each entry divided by its standard error."""
+    rng = torch.Generator().manual_seed(3)
+    which = torch.multinomial(NOISY.weights, 40_000, replacement=True, generator=rng)
+    root = torch.linalg.cholesky(NOISY.covariances[0])
+    y = MEANS[which] + torch.randn(40_000, 2, generator=rng, dtype=torch.float64) @ root.T
+    denoiser = Perturbed(theta)
+    loss = Noise2Score().loss(denoiser, clean(y), rng)
+    groups = [torch.autograd.grad(part.mean(), denoiser.theta, retain_graph=True)[0] for part in loss.split(1000)]
+    each = torch.stack(groups)
+    return each.mean(0) / (each.std(0) / len(groups) ** 0.5)
+
+
+def test_the_exact_score_is_a_stationary_point():
+    assert gradient_in_standard_errors((1.0, 0.0, 0.0)).abs().max() < 4
+
+
+@pytest.mark.parametrize("theta", [(0.7, 0.0, 0.0), (1.0, 0.4, 0.0), (1.0, 0.0, 0.4)])
+def test_a_wrong_score_is_not(theta):
+    assert gradient_in_standard_errors(theta).abs().max() > 6
+
+
+def test_the_exact_score_gives_the_posterior_mean():
+    y = NOISY.sample(Draws(0, range(50)))
+    score = ScoreNetwork(Perturbed((1.0, 0.0, 0.0)))
+    assert torch.allclose(posterior_mean(score, y, Gaussian(SIGMA)), CLEAN(y, SIGMA), atol=1e-5)
+    assert float((score.denoise(y, Gaussian(SIGMA)) - CLEAN(y, SIGMA)).detach().abs().max()) < 0.01
+
+
+def test_the_noise_on_top_is_annealed_once():
+    objective = Noise2Score(low=0.1, high=0.4, annealed=True)
+    assert [objective.at(p).high for p in (0, 0.5, 1)] == pytest.approx([0.4, 0.2, 0.1])
+    assert objective.at(0.5).low == objective.at(0.5).high
+    assert Noise2Score().at(0.5) == Noise2Score()
+    with pytest.raises(ValueError, match="0 < low <= high"):
+        Noise2Score(low=0.3, high=0.2)
+
+
+def test_a_score_is_stored_as_a_prior_and_changes_its_units(tmp_path):
+    torch.manual_seed(0)
+    denoiser = EDMDenoiser(UNet((1,), (8, 8), (1, 1)), sigma_min=0.2)
+    for p in denoiser.parameters():
+        nn.init.normal_(p, std=0.2 if p.ndim < 4 else p[0].numel() ** -0.5)
+    save_prior(denoiser.requires_grad_(False), tmp_path)
+    y, score = torch.rand(2, 1, 16, 16), ScoreNetwork(load_prior(tmp_path))
+    assert score.scale == pytest.approx(0.1)
+    wanted = 2 * ScoreNetwork(denoiser)(2 * y - 1, 0.1)  # grad log p changes with the units
+    assert float((score(y, 0.05) - wanted).square().mean().sqrt()) < 0.02 * float(wanted.std())  # bfloat16
+
+
+def camera() -> torch.Tensor:
+    return torch.from_numpy(photographs.camera()[:256, :256]).double()[None, None] / 255
+
+
+LAWS = [(Gaussian(25 / 255), 0, (25 / 255) ** 2), (Poisson(0.03), 1, 0.03), (Gamma(75), 2, 1 / 75)]
+
+
+@pytest.mark.parametrize(("noise", "rho", "phi"), LAWS, ids=str)
+def test_type_and_level_of_the_noise_of_one_picture(noise, rho, phi):
+    y = noise.sample(camera(), Draws(0))[0].numpy()
+    law = estimate_law([y])
+    assert law is not None and law.rho == rho
+    assert law.phi == pytest.approx(phi, rel=0.15)
+    assert type(as_noise(law)) is type(noise)
+    doubled = estimate_law([2 * y])
+    assert doubled is not None and doubled.phi == pytest.approx(law.phi * 2 ** (2 - rho))
+
+
+def test_a_picture_too_small_or_without_noise_has_no_law():
+    assert estimate_law([np.zeros((1, 64, 64))]) is None
+    assert estimate_law([np.random.default_rng(0).normal(size=(3, 20, 20))]) is None
+    assert estimate_law([np.random.default_rng(0).normal(size=(1, 3, 3))]) is None
+
+
+def test_clipped_blocks_are_left_out():
+    y = Gaussian(0.1).sample(camera(), Draws(0))[0].numpy().clip(0, 1)
+    law = estimate_law([y], limits=(0.0, 1.0))
+    assert law is not None and law.rho == 0 and law.phi == pytest.approx(0.01, rel=0.15)
+
+
+def test_flat_pictures_have_the_noise_of_the_published_medians():
+    x = 0.3 + 0.4 * torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for noise, rho, phi in LAWS:
+        variance = phi * x**rho
+        y = noise.sample(x, Draws(1))
+        law = law_from_score(lambda y, v=variance: -(y - x) / v, y, rho)
+        assert law.phi == pytest.approx(phi, rel=0.06)
+
+
+def test_umse_is_unbiased():
+    rng, truth = np.random.default_rng(0), np.linspace(0.2, 0.8, 40_000).reshape(1, 200, 200)
+    estimate = truth + 0.05 * np.sin(60 * truth)
+    copies = [rng.gamma(50, truth / 50) for _ in range(3)]
+    error = float(np.mean((estimate - truth) ** 2))
+    assert umse(estimate, (copies[0], copies[1], copies[2])) == pytest.approx(error, rel=0.1)
+    assert upsnr(error) == pytest.approx(-10 * np.log10(error))
+    assert np.isnan(upsnr(-1e-9))
+
+
+def test_umse_of_one_picture_is_unbiased_where_it_is_smooth():
+    rng = np.random.default_rng(0)
+    truth = 0.5 + 0.3 * np.sin(np.linspace(0, 3, 401))[None, :, None] * np.cos(np.linspace(0, 3, 403))[None, None]
+    given, *others = four_copies(truth + 0.1 * rng.normal(size=truth.shape))
+    assert given.shape == (1, 200, 201)
+    error = float(np.mean((given - four_copies(truth)[0]) ** 2))  # of the noisy picture itself
+    assert umse(given, (others[0], others[1], others[2])) == pytest.approx(error, rel=0.05)
+
+
+def test_as_noise_is_the_nearest_power():
+    assert as_noise(Tweedie(0, 0.04)) == Gaussian(0.2)
+    assert as_noise(Tweedie(1, 0.04)) == Poisson(0.04)
+    assert as_noise(Tweedie(2, 0.02)) == Gamma(50)
+
+
+def test_the_bench_trains_once_and_prints_what_it_has(tmp_path, monkeypatch, capsys):
+    for place in ("train_bsd400_gray", "test/Set12", "test/BSD68"):
+        folder = tmp_path / "images" / place
+        folder.mkdir(parents=True)
+        Image.fromarray(photographs.camera()[:64, 200:264]).save(folder / "1.png")
+    small = ["--steps", "2", "--batch", "2", "--patch", "16", "--widths", "8", "8", "--blocks", "1", "1"]
+    out = ["--data", str(tmp_path), "--output", str(tmp_path / "out"), "--conditions", "poisson:0.05"]
+    monkeypatch.setattr(sys, "argv", ["noise2score.py", *out, *small])
+    bench.main()
+    table = capsys.readouterr().out
+    assert "training poisson_0.05_noise2score" in table and "training poisson_blind" in table
+    line = next(line for line in table.splitlines() if "shifted estimator" in line)
+    cells = line.split("|")[2:-1]
+    assert [bool(c.strip()) for c in cells] == [False, False, False, True, False, False]
+    assert 10 < float(cells[3].split("/")[0]) < 40
+    bench.main()
+    again = capsys.readouterr().out
+    assert "training" not in again and line in again
