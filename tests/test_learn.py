@@ -18,7 +18,7 @@ from restore.learn.dsm import DSM
 from restore.learn.train import Recipe, Trainer, learn, measure_spectra
 from restore.priors.analytic import GaussianMixture
 from restore.priors.base import Denoiser
-from restore.priors.network import EDMDenoiser, UNet
+from restore.priors.network import EDMDenoiser, UNet, compile_networks
 from restore.priors.store import load_prior, save_prior
 
 TINY = {"widths": (8, 8), "blocks": (1, 1)}
@@ -225,6 +225,16 @@ def test_the_denoiser_is_differentiable_in_its_input():
     with torch.no_grad():  # steps large enough for bfloat16
         slope = ((denoiser(x + 0.2 * v, 0.5) - denoiser(x - 0.2 * v, 0.5)) * v).sum() / 0.4
     assert g.abs().max() > 0 and float((g * v).sum()) == pytest.approx(float(slope), rel=0.25)
+
+
+def test_the_networks_of_a_prior_can_be_compiled(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(UNet, "compile", lambda self, **how: compiled.append((self, how)))
+    prior = load_prior("photos")
+    compile_networks(prior)
+    assert compiled == [(prior.prior.network, {"dynamic": False})]
+    with pytest.raises(ValueError, match="holds no network that can be compiled"):
+        compile_networks(GaussianMixture(torch.ones(1), torch.zeros(1, 1, 2, 2), torch.eye(4)[None]))
 
 
 def test_two_channels_are_refused_in_words():

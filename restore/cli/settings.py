@@ -113,6 +113,8 @@ def _check_numbers(composed: Plain, overrides: Sequence[str]) -> None:
         raise UsageError(f"sampler.steps={steps}: a whole number of at least 1 is wanted")
     if not isinstance(composed["device"], str):
         raise UsageError(f"device={composed['device']}: auto, cpu or cuda is wanted")
+    if not isinstance(composed["compile"], bool):
+        raise UsageError(f"compile={composed['compile']}: true or false is wanted")
     if composed["noise"]["_target_"] != "operators.noise.Gaussian":
         raise UsageError("the commands know Gaussian noise only: leave out noise=..., or use the library for others")
     for name, known in (("factor", (2, 3, 4)), ("boundary", ("valid", "circular"))):

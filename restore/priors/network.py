@@ -184,3 +184,17 @@ class EDMDenoiser(Denoiser):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=has_fast_bf16(x.device) and own == torch.float32):
             f = self.network(inputs, c_noise)
         return (self.sigma_data / norm) ** 2 * x + sigma * self.sigma_data / norm * f.to(x.dtype)  # c_skip, c_out
+
+
+def compile_networks(prior: Denoiser) -> None:
+    """Have `torch.compile` fuse the layers of the `UNet`s in a prior: a quarter less time a call, after a minute for
+    each size of picture. Needs a C++ compiler. Results differ by rounding.
+
+    Raises:
+        ValueError: there is none in it.
+    """
+    networks = [module for module in prior.modules() if isinstance(module, UNet)]
+    if not networks:
+        raise ValueError(f"{type(prior).__name__} holds no network that can be compiled: leave out compile=true")
+    for network in networks:
+        network.compile(dynamic=False)
