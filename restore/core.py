@@ -55,15 +55,27 @@ class Restoration:
         return self.problem.data_fit(self.samples)
 
 
-class _Counted(Denoiser):
-    """A denoiser that counts its calls, and products with its Jacobian, in rows: local to one call of `restore`, so
-    that nothing else keeps state."""
+@dataclass
+class _Calls:
+    """What was asked of a prior, in rows."""
 
-    def __init__(self, prior: Denoiser):
+    forwards: float = 0.0
+    backwards: float = 0.0
+
+
+class _Counted(Denoiser):
+    """A denoiser that counts its calls, and products with its Jacobian: local to one call of `restore`, so that nothing
+    else keeps state. Each of `k` sources asked by itself counts as a `share` of `1 / k`."""
+
+    def __init__(self, prior: Denoiser, calls: _Calls, share: float = 1.0):
         super().__init__()
-        self.prior, self.forwards, self.backwards = prior, 0, 0
+        self.prior, self.calls, self.share = prior, calls, share
         self.shape, self.sigma_min, self.sigma_max = prior.shape, prior.sigma_min, prior.sigma_max
         self.signal_std = prior.signal_std
+
+    def sources(self) -> list[Denoiser]:
+        found = self.prior.sources()
+        return [_Counted(D, self.calls, self.share / len(found)) for D in found]
 
     def covariance(self, x: Tensor, sigma: float) -> Covariance:
         return self.prior.covariance(x, sigma)
@@ -72,18 +84,18 @@ class _Counted(Denoiser):
         return self.prior.accepts(shape)
 
     def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
-        self.backwards += x.shape[0]
+        self.calls.backwards += self.share * x.shape[0]
         return self.prior.jvp(x, sigma, v)
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        self.forwards += x.shape[0]
+        self.calls.forwards += self.share * x.shape[0]
         out = self.prior(x, sigma)
         if out.requires_grad:
             out.register_hook(lambda g: self._count_backward(x.shape[0]))
         return out
 
     def _count_backward(self, rows: int) -> None:
-        self.backwards += rows
+        self.calls.backwards += self.share * rows
 
 
 def restore(
@@ -118,7 +130,8 @@ def restore(
     chunk = total if chunk is None else chunk
     if total < 1 or chunk < 1:
         raise ValueError(f"num_samples and chunk must be at least 1, got {num_samples} and {chunk}")
-    counted, start, parts = _Counted(prior), time.perf_counter(), []
+    calls = _Calls()
+    counted, start, parts = _Counted(prior, calls), time.perf_counter(), []
     for first in range(0, total, chunk):
         numbers = range(first, min(first + chunk, total))
         part = problem if rows == 1 else Problem(problem.y[first : numbers.stop], problem.operator, problem.noise)
@@ -126,8 +139,8 @@ def restore(
     return Restoration(
         samples=torch.cat(parts),
         problem=problem,
-        nfe=counted.forwards / total,
-        backward=counted.backwards / total,
+        nfe=calls.forwards / total,
+        backward=calls.backwards / total,
         seconds=time.perf_counter() - start,
         seed=seed,
     )

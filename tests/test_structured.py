@@ -34,6 +34,7 @@ from restore.problem import Problem
 from restore.samplers.dps import DPS
 from restore.samplers.moment_matching import MomentMatching
 from restore.samplers.pigdm import PiGDM
+from restore.samplers.pnpdm import PnPDM
 from restore.samplers.projection import Projection
 from restore.structured import apart, joint
 from restore.uncertainty.exact import exactness
@@ -218,6 +219,38 @@ def test_projection_is_the_published_one():
         Projection(lambda_=lambda_).step(x, sigma, 0.2, P, Asked(*J.parts), Draws(5))
         r = x.sum(1, keepdim=True) - y_hat
         torch.testing.assert_close(asked[-1], x - lambda_ / 2 * r)
+
+
+def test_sources_take_turns_in_pnpdm():
+    """Each is asked about what the other leaves of the data as it stands then; a call of one of two is half a call."""
+    y, A = Draws(0).normal(SHAPE, torch.zeros(1, dtype=torch.float64)), Identity(SHAPE)
+    asked = []
+
+    class Asked(StationaryGaussian):
+        def forward(self, x: Tensor, sigma):
+            asked.append((self, x, super().forward(x, sigma)))
+            return asked[-1][-1]
+
+    size = (coloured().spectrum, SIZE)
+    X, N = Asked(*size), Asked(0.2 * size[0], SIZE)
+    R = restore(*joint(Problem(y, A, White(1e-7)), X, N), PnPDM(steps=2, sde_steps=1), num_samples=3)
+    assert [who for who, *_ in asked] == 3 * [X, N]
+    n = asked[1][-1]
+    for (_, seen, x), (_, left, after) in (asked[2:4], asked[4:6]):
+        torch.testing.assert_close(seen, y - n, rtol=0, atol=1e-5)
+        torch.testing.assert_close(left, y - x, rtol=0, atol=1e-5)
+        n = after
+    assert R.nfe == 3  # the first call is of both at once
+
+
+@pytest.mark.parametrize("A", [Identity(SHAPE), blur()], ids=["identity", "blur"])
+def test_taking_turns_comes_to_the_joint_posterior(A):
+    P, X, N = measured(A)
+    P, J = joint(P, X, N)
+    sampler = PnPDM(steps=50, sigma_max=0.5, sigma_min=0.01, rho=3.0)
+    E = exactness(restore(P, J, sampler, num_samples=150).samples, side_by_side(X, N).posterior(P))
+    assert E.mean_error.value < E.mean_error.expected + 0.1
+    assert 0.9 < E.variance_ratio.value < 1.1
 
 
 def test_what_does_not_fit_is_refused_in_words():
