@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from cli_parts import PRIOR, command, photo
 from known_posteriors import NOISE, prior, samplers
 from PIL import Image
@@ -39,6 +40,7 @@ from restore.samplers.projection import Projection
 from restore.structured import apart, joint
 from restore.uncertainty.exact import exactness
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SIZE = 6
 SHAPE = (1, SIZE, SIZE)
 
@@ -338,6 +340,19 @@ def test_the_command_separates_noise_and_replays(capsys):
         path.rename(Path("rows") / path.name)
     status, _, err = command(capsys, "replay", "two.run.json", "--overwrite")
     assert status == 2 and "the noise_prior" in err and "has changed since" in err
+
+
+@pytest.mark.usefixtures("inside")
+def test_with_a_noise_prior_samplers_take_their_recipe_for_it(capsys):
+    photo(size=(24, 32), grey=True)
+    noise_prior("rows")
+    words = ["denoise", "photo.png", "--noise", "0.05", "--steps", "2", "--sampler", "pnpdm", "--samples", "2", PRIOR]
+    found = {}
+    for name, more in (("white.png", []), ("rows.png", ["--noise-prior", "rows"])):
+        assert command(capsys, *words, "-o", name, *more)[0] == 0
+        found[name] = json.loads(Path(name).with_suffix(".run.json").read_text())["request"]["settings"]["sampler"]
+    recipe = yaml.safe_load((CONFIGS / "recipe" / "structured_pnpdm.yaml").read_text())["sampler"]
+    assert found["rows.png"] == found["white.png"] | recipe | {"steps": 2} != found["white.png"]
 
 
 @pytest.mark.usefixtures("inside")
