@@ -19,7 +19,8 @@ grid; it is integrated by a second-order rule. Langevin dynamics find their own 
 coupling (`conditioning.langevin_draw`). One draw is the end of one chain. Default of `sigma_min`: for signals in [0,
 1], chosen on the exactness problems. Independent sources (`HStack` and `Product`) take their turns, each given what is
 left of the data without the others: where the coupling is well above `sigma_y`, all the residual is put to each of
-them, where both at once would share it and hardly move.
+them, where both at once would share it and hardly move. Where their operators are not rotations, the turns agree on
+one law only as `rho` falls.
 """
 
 from __future__ import annotations
