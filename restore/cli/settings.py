@@ -69,7 +69,7 @@ def check(overrides: Sequence[str]) -> list[Override]:
     for override in chosen:
         known = names(override.key_or_group)
         for value in _values(override):
-            if value not in known:
+            if value not in known and "${" not in value:  # what depends on other choices is Hydra's to resolve
                 raise UsageError(
                     f"unknown {override.key_or_group} {value!r}{suggestion(value, known)} (known: {', '.join(known)})"
                 )

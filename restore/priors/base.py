@@ -43,6 +43,10 @@ class Denoiser(nn.Module, ABC):
         """`(dD/dx) v`, by forward differentiation: `(B, *shape) -> (B, *shape)`."""
         return torch.func.jvp(lambda x: self(x, sigma), (x.contiguous(),), (v.contiguous(),))[1]
 
+    def sources(self) -> list[Denoiser]:
+        """The priors of the independent sources that a signal is packed of: itself where it is one."""
+        return [self]
+
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether one signal of this shape (no batch axis) fits."""
         return len(shape) == len(self.shape) and all(
@@ -93,6 +97,9 @@ class Wrapper(Denoiser):
 
     def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
         return self.prior.jvp(x, sigma, v)
+
+    def sources(self) -> list[Denoiser]:
+        return self.prior.sources()
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         return self.prior.accepts(shape)
