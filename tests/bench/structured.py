@@ -45,6 +45,7 @@ from operators.random import Draws  # noqa: E402
 from restore.core import restore  # noqa: E402
 from restore.learn.dsm import DSM  # noqa: E402
 from restore.learn.train import learn  # noqa: E402
+from restore.memory import keep_freed_memory  # noqa: E402
 from restore.priors.analytic import side_by_side  # noqa: E402
 from restore.priors.base import Denoiser  # noqa: E402
 from restore.priors.stationary import StationaryGaussian  # noqa: E402
@@ -234,6 +235,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table between the marks of this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     if args.gaussian:
         return print(gaussian())
     chosen = {
