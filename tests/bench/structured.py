@@ -8,7 +8,8 @@
 Three noises (`noises.py`) and a white part on crops of scikit-image's photographs, grey. The priors of stripes and
 digits are learnt from recordings of noise alone, the coloured noise has its exact Gaussian prior. Samplers are those of
 the command line with `--noise-prior`, the same when they are told that the noise is white. The filters' weights are
-chosen with the truth at hand, picture by picture. Recordings, priors and panels are left in the folder.
+chosen with the truth at hand, picture by picture. Recordings, priors, rows and panels are left in the folder; a run that
+was stopped goes on where it was.
 
 Of two Gaussian sources, a picture and rows, the joint posterior is known: `--gaussian` holds the default sampler
 against it, by the numbers of `restore.uncertainty.exact`.
@@ -17,9 +18,10 @@ against it, by the numbers of `restore.uncertainty.exact`.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -152,9 +154,15 @@ def filtered(case: str, y: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarra
 def bench(
     case: str, pictures: dict[str, np.ndarray], first: int, chosen: dict[str, Sampler], draws: int, folder: Path
 ) -> Iterator[tuple[Row, ...]]:
-    """All methods on all pictures, with noise from number `first` on; writes their panels."""
-    photos, prior = load_prior("photos"), noise_prior(case, folder)
+    """All methods on all pictures, with noise from number `first` on; writes their panels. What the folder has rows of
+    is not done again."""
+    photos, prior, done = load_prior("photos"), noise_prior(case, folder), folder / "rows.jsonl"
+    known = dict(map(json.loads, done.read_text().splitlines())) if done.exists() else {}
     for i, (name, truth) in enumerate(pictures.items(), first):
+        asked = json.dumps([case, name, i, draws, repr(chosen)])
+        if asked in known:
+            yield tuple(Row(**row) for row in known[asked])
+            continue
         n = noise_of(case, i)
         clean = torch.from_numpy(truth + n)[None]
         A = Identity((1, SIZE, SIZE))
@@ -176,6 +184,8 @@ def bench(
         top = max(best, key=lambda method: psnr(best[method], truth))
         shown.append((f"{top}, {psnr(best[top], truth):.1f} dB", best[top]))
         panel(folder / f"{case}-{name}.png", shown)
+        with done.open("a") as out:
+            out.write(json.dumps([asked, [asdict(row) for row in rows]]) + "\n")
         yield tuple(rows)
 
 
