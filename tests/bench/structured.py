@@ -8,8 +8,8 @@
 Three noises (`noises.py`) and a white part on crops of scikit-image's photographs, grey. The priors of stripes and
 digits are learnt from recordings of noise alone, the coloured noise has its exact Gaussian prior. Samplers are those of
 the command line with `--noise-prior`, the same when they are told that the noise is white. The filters' weights are
-chosen with the truth at hand, picture by picture. Recordings, priors, rows and panels are left in the folder; a run that
-was stopped goes on where it was.
+chosen with the truth at hand, picture by picture. Recordings, priors, rows and panels are left in the folder; a run
+that was stopped goes on where it was.
 
 Of two Gaussian sources, a picture and rows, the joint posterior is known: `--gaussian` holds the default sampler
 against it, by the numbers of `restore.uncertainty.exact`.
