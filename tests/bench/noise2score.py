@@ -42,6 +42,7 @@ from restore.denoisers.tweedie import Tweedie, as_tweedie
 from restore.files import atomic_write
 from restore.learn.base import Batch, Objective
 from restore.learn.data import Patches
+from restore.learn.gr2r import GR2R
 from restore.learn.noise2score import Noise2Score
 from restore.learn.pure import PURE
 from restore.learn.sure import SURE
@@ -58,7 +59,7 @@ NOISES: dict[str, Callable[[float], NoiseModel]] = {
 # Random levels of the blind networks, log-uniform, as published.
 BLIND = {"gaussian": (20.0, 55.0), "poisson": (0.005, 0.1), "gamma": (40.0, 120.0)}
 CONDITIONS = ("gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50")
-METHODS = ("noise2score", "supervised", "blind", "one_shot")
+METHODS = ("noise2score", "supervised", "blind", "one_shot", "gr2r")
 EVERY = 500  # steps between checkpoints
 ROWS = {
     "noise2score published": "Noise2Score, published estimator",
@@ -66,6 +67,7 @@ ROWS = {
     "blind shifted": "blind Noise2Score, level known",
     "blind estimated": "blind Noise2Score, type and level estimated",
     "one_shot": "SURE / PURE",
+    "gr2r": "GR2R, split at random",
     "supervised": "supervised twin",
 }
 # Kim and Ye 2021, Table 2, for (BSD68, Set12) in the order of CONDITIONS; BM3D of Poisson noise is with Anscombe's
@@ -148,6 +150,8 @@ def objective(condition: Condition, method: str) -> Objective:
         return Twin()
     if method == "one_shot":
         return PURE(gain=2 * law.phi) if condition.kind == "poisson" else SURE()
+    if method == "gr2r":
+        return GR2R(kind=condition.kind, phi=law.phi)  # type: ignore[arg-type]
     return Noise2Score(rho=law.rho)
 
 
@@ -228,7 +232,7 @@ def run(text: str, method: str, args: argparse.Namespace) -> None:
         print(f"training {folder.name}", flush=True)
         train(Condition(kind, None) if blind else condition, method, folder, args)
     prior = load_prior(folder)
-    if method in ("supervised", "one_shot"):
+    if method in ("supervised", "one_shot", "gr2r"):
         estimates = {method: lambda y: prior(y, prior.sigma_min)}
     else:
         estimates = score_estimates(prior, condition.noise(), blind)
