@@ -244,14 +244,47 @@ def test_as_noise_is_the_nearest_power():
     assert as_noise(Tweedie(2, 0.02)) == Gamma(50)
 
 
-def test_the_bench_trains_once_and_prints_what_it_has(tmp_path, monkeypatch, capsys):
+SMALL = ["--steps", "4", "--batch", "2", "--patch", "16", "--widths", "8", "8", "--blocks", "1", "1"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
     for place in ("train_bsd400_gray", "test/Set12", "test/BSD68"):
         folder = tmp_path / "images" / place
         folder.mkdir(parents=True)
         Image.fromarray(photographs.camera()[:64, 200:264]).save(folder / "1.png")
-    small = ["--steps", "2", "--batch", "2", "--patch", "16", "--widths", "8", "8", "--blocks", "1", "1"]
-    out = ["--data", str(tmp_path), "--output", str(tmp_path / "out"), "--conditions", "poisson:0.05"]
-    monkeypatch.setattr(sys, "argv", ["noise2score.py", *out, *small])
+    return tmp_path
+
+
+@pytest.mark.parametrize("method", ["noise2score", "supervised"])
+def test_a_stopped_training_of_the_bench_goes_on(pictures, monkeypatch, method):
+    monkeypatch.setattr(bench, "EVERY", 2)
+    step = bench.Trainer.step
+
+    def killed(self):
+        if self.done == 3:
+            raise KeyboardInterrupt
+        return step(self)
+
+    def start(out):
+        arguments = ["--data", str(pictures), "--output", str(pictures / out), "--conditions", "gamma:50"]
+        monkeypatch.setattr(sys, "argv", ["noise2score.py", *arguments, "--methods", method, *SMALL])
+        bench.main()
+
+    start("whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(bench.Trainer, "step", killed)
+        start("killed")
+    start("killed")
+    weights = (pictures / out / f"gamma_50_{method}" / "weights.safetensors" for out in ("whole", "killed"))
+    whole, resumed = (path.read_bytes() for path in weights)
+    assert whole == resumed
+    assert not list((pictures / "killed").glob("*.state.pt"))
+
+
+def test_the_bench_trains_once_and_prints_what_it_has(pictures, monkeypatch, capsys):
+    out = ["--data", str(pictures), "--output", str(pictures / "out"), "--conditions", "poisson:0.05"]
+    monkeypatch.setattr(sys, "argv", ["noise2score.py", *out, *SMALL])
     bench.main()
     table = capsys.readouterr().out
     assert (
