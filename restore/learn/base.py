@@ -45,12 +45,14 @@ class Objective(ABC):
         needs_noise: whether it must be told how strong the noise of the pictures is.
         takes_clean: whether clean pictures may stand among the noisy ones.
         takes_masks: whether pictures may be seen in part.
+        rho: not 0: what is learnt acts on pictures in `restore.denoisers.variable.Variable(rho)`.
     """
 
     supervised: ClassVar[bool] = False
     needs_noise: ClassVar[bool] = True
     takes_clean: ClassVar[bool] = False
     takes_masks: ClassVar[bool] = False
+    rho: float = 0.0
 
     @abstractmethod
     def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:

@@ -177,6 +177,7 @@ def learn(
             patch,
             2 * (data_noise or 0.0),
             folders[0],
+            white=objective.rho == 0,
         )
         validation = [p[None, :, :256, :256].to(where) for p in (load_pictures(held, read=read) if held else [])]
     else:
@@ -192,6 +193,7 @@ def learn(
     denoiser, average = (EDMDenoiser(UNet(channels, widths, blocks)).to(where) for _ in range(2))
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
     for d in (denoiser, average):
+        d.rho = objective.rho
         d.sigma_min, d.sigma_max = objective.trusted(d, patches.noises())
     trainer = Trainer(denoiser, objective, patches, recipe, seed)
     run = {**asdict(recipe), "objective": repr(objective), "widths": list(widths), "blocks": list(blocks), "seed": seed}
@@ -263,19 +265,24 @@ def check_fits(objective: Objective, data_noise: float | None, clean: Sequence[P
         raise ValueError(f"recordings of noise alone are learnt by dsm, without a noise of their own; got {name}")
 
 
-def noisy_patches(noisy: Sequence[Tensor], clean: Sequence[Tensor], size: int, sigma: float, folder: Path) -> Patches:
-    """Patches of noisy pictures and of clean ones; noise that is not white of one std `sigma`, in `[-1, 1]`, has zero.
+def noisy_patches(
+    noisy: Sequence[Tensor], clean: Sequence[Tensor], size: int, sigma: float, folder: Path, *, white: bool = True
+) -> Patches:
+    """Patches of noisy pictures and of clean ones; `sigma`, in `[-1, 1]`, is zero where the noise has no one std.
+
+    Args:
+        white: the noise is as strong in the dark as in the light.
 
     Raises:
         InputError: the noise is not white, and some pictures are grey and some are in colour.
     """
     warn_of_clipping(noisy)
-    if sigma:
+    if sigma and white:
         return Patches([*noisy, *clean], size, noise=[sigma] * len(noisy) + [0.0] * len(clean))
     if len({p.shape[0] for p in noisy}) > 1:
         cure = "learn a prior of each kind: the luminance of such noise follows another law"
         raise InputError(folder, "grey and coloured pictures, and noise that is not white", "one of the two", cure)
-    return Patches(noisy, size, grey=0.0, shrink=0.0)
+    return Patches(noisy, size, grey=0.0, shrink=0.0, noise=[sigma] * len(noisy))
 
 
 def noise_patches(recordings: Sequence[Tensor], size: int, folder: Path) -> Patches:

@@ -21,12 +21,14 @@ class Denoiser(nn.Module, ABC):
         sigma_min, sigma_max: the noise levels (signal units) between which the denoiser may be trusted;
             ladders are clipped to them.
         signal_std: standard deviation of clean signals, for the default covariance.
+        rho: not 0: this is the score of noisy pictures in `restore.denoisers.variable.Variable(rho)`.
     """
 
     shape: tuple[int | None, ...]
     sigma_min: float
     sigma_max: float
     signal_std: float = 0.5
+    rho: float = 0.0
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
@@ -68,6 +70,7 @@ class Rescaled(Denoiser):
         self.shape = prior.shape
         self.sigma_min, self.sigma_max = prior.sigma_min / scale, prior.sigma_max / scale
         self.signal_std = prior.signal_std / scale
+        self.rho = prior.rho
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return (self.prior(x * self.scale + self.shift, sigma * self.scale) - self.shift) / self.scale
@@ -87,7 +90,7 @@ class Wrapper(Denoiser):
         super().__init__()
         self.prior = prior
         self.shape, self.sigma_min, self.sigma_max = prior.shape, prior.sigma_min, prior.sigma_max
-        self.signal_std = prior.signal_std
+        self.signal_std, self.rho = prior.signal_std, prior.rho
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return self.prior(x, sigma)
