@@ -35,6 +35,7 @@ from restore.priors.store import save_prior, save_table
 from .base import Batch, Objective
 from .card import write_card
 from .data import LUMINANCE, Patches, find_pictures, load_pictures, read_noisy, warn_of_clipping
+from .muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +51,15 @@ class Recipe:
     steps: int = 20_000
     batch: int = 16
     patch: int = 64
-    lr: float = 1e-3
+    lr: float = 1e-3  # of AdamW
+    muon: float = 20.0  # rate of Muon, which has the weights of hidden convolutions, in units of `lr`
     warmup: int = 500  # steps
     weight_decay: float = 1e-4
     clip: float = 1.0  # norm of the gradient
     ema: float = 0.999
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: a linear rise, then half a cosine down to a hundredth."""
+        """Learning rate of AdamW at a step: a linear rise, then half a cosine down to a hundredth."""
         cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.steps))
         return self.lr * min(1.0, (step + 1) / self.warmup) * max(cosine, 0.01)
 
@@ -68,9 +70,15 @@ class Trainer:
     def __init__(self, denoiser: Denoiser, objective: Objective, patches: Patches, recipe: Recipe, seed: int):
         self.denoiser, self.objective, self.patches, self.recipe = denoiser, objective, patches, recipe
         self.device = next(denoiser.parameters()).device
-        self.optimizer = torch.optim.AdamW(
-            denoiser.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
-        )
+        hidden = [p for module in denoiser.modules() if isinstance(module, UNet) for p in module.hidden()]
+        others = [p for p in denoiser.parameters() if all(p is not q for q in hidden)]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True)
+        ]
+        self.rates = [1.0]
+        if hidden:
+            self.optimizers.append(Muon(hidden, lr=0.0, weight_decay=recipe.weight_decay))
+            self.rates.append(recipe.muon)
         self.average = {k: v.detach().clone() for k, v in denoiser.state_dict().items()}
         self.cut = torch.Generator().manual_seed(seed)  # where patches come from: always on the CPU
         self.noise = torch.Generator(self.device).manual_seed(seed + 1)  # noise and its levels
@@ -79,17 +87,19 @@ class Trainer:
     def step(self) -> float:
         """One step; the mean loss of its batch. Raises FloatingPointError when the loss is not finite."""
         recipe = self.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate(self.done)
+        for optimizer, times in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = times * recipe.rate(self.done)
         batch = self.patches.batch(recipe.batch, self.cut).to(self.device)
         objective = self.objective.at(self.done / recipe.steps)
         loss = objective.loss(self.denoiser, batch, self.noise).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {self.done}: lower the learning rate")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.denoiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), recipe.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.done += 1
         keep = min(recipe.ema, self.done / (self.done + 10))  # early weights are forgotten sooner
         own = self.denoiser.state_dict()
@@ -100,7 +110,7 @@ class Trainer:
         return {
             "weights": self.denoiser.state_dict(),
             "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "cut": self.cut.get_state(),
             "noise": self.noise.get_state(),
             "done": self.done,
@@ -109,7 +119,8 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         self.denoiser.load_state_dict(state["weights"])
         self.average = {k: v.to(self.device) for k, v in state["average"].items()}
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
         self.cut.set_state(state["cut"].cpu())
         self.noise.set_state(state["noise"].cpu())
         self.done = state["done"]
@@ -315,7 +326,7 @@ def measure_spectra(
 
 def named_objective(name: str) -> Objective:
     """The objective in `restore.learn.<name>`, with its defaults. Raises ValueError where there is none."""
-    modules = {m.name for m in pkgutil.iter_modules(restore.learn.__path__)} - {"base", "card", "data", "train"}
+    modules = {m.name for m in pkgutil.iter_modules(restore.learn.__path__)} - {"base", "card", "data", "muon", "train"}
     if name not in modules:
         raise ValueError(f"no objective {name!r}; known: {', '.join(sorted(modules))}")
     module = importlib.import_module(f"restore.learn.{name}")

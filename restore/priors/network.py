@@ -110,6 +110,11 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(nn.ConvTranspose2d(widths[k + 1], widths[k], 2, stride=2, bias=False) for k in steps)
         self.up = nn.ModuleList(level(k) for k in steps)
 
+    def hidden(self) -> list[nn.Parameter]:
+        """The weights of the convolutions between the stems and the heads."""
+        ends = {id(p) for part in (self.stems, self.heads) for p in part.parameters()}
+        return [p for p in self.parameters() if p.ndim == 4 and id(p) not in ends]
+
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         channels, (height, width) = str(x.shape[1]), x.shape[2:]
         x = pad_to_multiple(x, 2 ** len(self.shrink))
