@@ -41,7 +41,7 @@ from restore.priors.store import load_prior
 from restore.problem import Problem
 
 SIZE, SET_ASIDE, SIGMA_Y = 128, 12, 0.05
-NETWORK = {"widths": (16, 32, 48, 64), "blocks": (1, 1, 1, 1), "batch": 8, "patch": 64, "lr": 2e-3}
+NETWORK = {"widths": (16, 32, 48, 64), "blocks": (1, 1, 1, 1), "batch": 8, "patch": 64}
 CLEAN, NAIVE = "clean", "as if clean"
 BARS = {"sure_score": 80, "ambient": 80, "ambient, 10 % clean": 95}
 

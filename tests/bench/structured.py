@@ -99,7 +99,7 @@ def noise_prior(case: str, folder: Path) -> Denoiser:
     recordings = folder / f"{case}-recordings"
     if not recordings.exists():
         record(recordings, MAKERS[case], RECORDINGS[case])
-    settings = {"batch": 8, "patch": 64, "lr": 2e-3, "every": 500, **LEARNT[case]}
+    settings = {"batch": 8, "patch": 64, "every": 500, **LEARNT[case]}
     return load_prior(learn([recordings], folder / case, **settings, noise=True), noise=True)
 
 
