@@ -54,6 +54,7 @@ LAYERS = {
         "restore.errors",
         "restore.modalities",
         "restore.priors",
+        "restore.denoisers",
         "restore.samplers",
         "restore.engine",
         "restore.tasks",

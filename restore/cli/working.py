@@ -211,9 +211,9 @@ def tools(composed: str) -> Any:
         raise UsageError(f"the device {config['device']!r} cannot be used: {first}") from error
     try:
         return Tools(
-            prior=_instantiate(config["prior"]).to(device),
-            sampler=_instantiate(config["sampler"]),
-            make=partial(_instantiate, config["operator"]),
+            prior=instantiate(config["prior"]).to(device),
+            sampler=instantiate(config["sampler"]),
+            make=partial(instantiate, config["operator"]),
             device=device,
             noise_prior=None if named is None else load_prior(named, noise=True).to(device),
         )
@@ -221,7 +221,7 @@ def tools(composed: str) -> Any:
         raise UsageError(str(error)) from error
 
 
-def _instantiate(config: Plain, **arguments: Any) -> Any:
+def instantiate(config: Plain, **arguments: Any) -> Any:
     """Hydra's `instantiate`, whose own first line names the class and hides the reason.
 
     Raises:

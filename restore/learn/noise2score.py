@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +42,8 @@ class Noise2Score(Objective):
     Raises:
         ValueError: unless `0 < low <= high`.
     """
+
+    for_samplers: ClassVar[bool] = False
 
     low: float = 0.5
     high: float = 2.0
