@@ -65,7 +65,7 @@ def test_a_folder_is_learnt_from_and_comes_back_as_it_went_in(capsys, monkeypatc
     assert status == 1 and "5 restored, 0 already done, 1 failed" in out
     assert err.count("broken.png") == 1 and len(err.splitlines()) == 1
     assert "learning from 5 pictures" in out and "noise: Gaussian, std 0." in out and "few data: 5 pictures" in out
-    assert "step 3/6: validation PSNR estimated from noisy pictures: colour" in out
+    assert "step 3/6: validation PSNR estimated from noisy pictures, at half their size: colour" in out
     for name in ("a.png", "deep/b.png", "c.png", "d.tif", "e.png"):
         before, after = read_picture(f"in/{name}"), read_picture(f"out/{name}")
         assert (after.data.shape, after.depth, after.format) == (before.data.shape, before.depth, before.format)
@@ -254,7 +254,7 @@ def test_pictures_that_nothing_can_be_learnt_from(capsys):
     ):
         bad(capsys, "denoise", folder, "-o", "out", *ALONE, *more, said=said, status=2)
         bad(capsys, "learn", folder, *learn, *(more or ["--noise", "auto"]), said=said, status=2)
-    photo("small/a.png", size=(40, 40), sigma=0.1)  # too few blocks for a type
+    photo("small/a.png", size=(40, 40), sigma=0.1, grey=True)  # too few blocks for a type
     bad(capsys, "denoise", "small", "-o", "out", *ALONE, "--noise", "gamma", said="Give it, as --noise", status=2)
     status, out, _ = command(capsys, "denoise", "small", "-o", "out", *ALONE)
     assert status == 0 and "too few pixels to tell its type, taken for Gaussian" in out

@@ -25,6 +25,7 @@ LAYERS = {
         "restore.denoisers",
         "restore.errors",
         "restore.files",
+        "restore.metrics",
         "restore.modalities",
     },
     "restore.modalities": {"operators", "restore.problem", "restore.errors", "restore.files"},

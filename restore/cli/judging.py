@@ -14,6 +14,7 @@ from restore.denoisers.tweedie import Tweedie, as_tweedie
 from restore.errors import InputError
 from restore.estimate import estimate_noise
 from restore.modalities.image import read_picture
+from restore.modalities.units import LITTLE
 
 from .options import Law
 
@@ -83,7 +84,8 @@ def judge(paths: Sequence[Path], typed: Law, where: Path) -> Judged:
         raise InputError(where, seen, reasons[0].wanted, reasons[0].cure)
     limits = None if depths == {"float32"} else (0.0, 1.0)
     law, how = _law(shown, typed, limits, where)
-    return Judged(law, f"{in_words(law)}, {how}", used, sides, pixels)
+    units = "" if all(p.max() > LITTLE and p.max() <= 2 for p in shown) else " in the units of the file"
+    return Judged(law, f"{in_words(law)}{units}, {how}", used, sides, pixels)
 
 
 def _law(

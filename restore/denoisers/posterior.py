@@ -15,7 +15,6 @@ from .score import ScoreNetwork
 from .tweedie import Tweedie
 
 KINDS: dict[str, type[NoiseModel]] = {"gaussian": Gaussian, "poisson": Poisson, "gamma": Gamma}
-PROBE = 0.15  # of the risk, in standard deviations of the noise
 REACH = 4.0  # times weaker or stronger noise than the score was learnt on
 
 
@@ -69,19 +68,6 @@ class PosteriorMean(Denoiser):
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         return self.denoiser.accepts(shape)
-
-    def risk(self, y: Tensor, sigma: float, rng: torch.Generator) -> float:
-        """Its mean squared error, estimated from noisy pictures alone (Stein 1981; Luisier, Blu and Unser 2011).
-
-        `E |D(y) - x|^2 = E |D(y) - y|^2 - E sum(v) + 2 / c E <sqrt(v) b, D(y + c sqrt(v) b) - D(y)>` with signs `b`
-        and `v` the variance of the noise: exact for Gaussian noise as `c` vanishes, to first order for the others.
-        """
-        law = of_std(self.rho, sigma)
-        v = law.variance(y) / (1 + law.phi if self.rho == 2 else 1)  # E y^2 is (1 + phi) x^2
-        b = 2 * torch.randint(2, y.shape, generator=rng, device=rng.device).to(y) - 1
-        probe = v.sqrt() * b
-        D, probed = self(y, sigma), self((y + PROBE * probe).clamp(min=0 if self.rho else -math.inf), sigma)
-        return float(((D - y).square() - v + 2 / PROBE * probe * (probed - D)).double().mean())
 
 
 def load_score(name: str, rho: float = 0.0) -> PosteriorMean:

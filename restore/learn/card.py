@@ -30,6 +30,7 @@ Learnt from {run["noisy pictures"]} noisy pictures ({level} on values in `[0, 1]
 that of denoising noisy pictures, {"set aside" if held else "the same"}, estimated from them alone."""
     if run["objective"].startswith("Noise2Score"):
         what = what.replace("A denoiser for pictures", "The score of noisy pictures, which denoises pictures")
+        what = what.replace("from them alone.", "from them alone at half\ntheir size (uPSNR).")
     text = f"""# {folder.resolve().name}
 
 {what} Weights: float16, exponential average of training.

@@ -33,6 +33,7 @@ from restore.denoisers.posterior import PosteriorMean, at_mid_grey, in_units, in
 from restore.denoisers.tweedie import Tweedie
 from restore.errors import InputError
 from restore.files import atomic_write
+from restore.metrics import four_copies, umse, upsnr
 from restore.priors.base import Denoiser, Rescaled
 from restore.priors.network import EDMDenoiser, UNet
 from restore.priors.spectra import CELLS, SpectralTable, residual_spectra, residual_spectra_of_noisy
@@ -283,6 +284,7 @@ def learn(
             losses.clear()
             if psnr:
                 of = "estimated from noisy pictures" if noisy else "at 25/255"
+                of += ", at half their size" if isinstance(objective, Noise2Score) else ""
                 found = ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items())
                 log.info("step %d/%d: validation PSNR %s: %s", trainer.done, steps, of, found)
             score = {"rho": 0.0 if law is None else law.rho} if isinstance(objective, Noise2Score) else None
@@ -495,8 +497,9 @@ def validate(denoiser: Denoiser, pictures: Sequence[Tensor], sigma: float = 25 /
 def validate_noisy(
     denoiser: Denoiser, objective: Objective, pictures: Sequence[tuple[Tensor, float]], law: Tweedie | None = None
 ) -> dict[str, float]:
-    """PSNR (dB) at the noise of the pictures themselves, estimated without truth: by the objective's `risk`, and of a
-    score by that of the posterior mean that it gives.
+    """PSNR (dB) at the noise of the pictures themselves, estimated without truth: by the objective's `risk`. Of a
+    score, uPSNR of the posterior mean it gives, from the four pictures of half the size that are in each: that holds
+    for any noise, and for noise that was clipped; the number lies a little below that of the whole pictures.
 
     Noisy pictures, each `(1, C, H, W)` with NaN where nothing was seen and the std of its noise (at mid-grey), and
     `denoiser` are in `[-1, 1]`. The mean is taken over the errors, before the logarithm: those of single pictures may
@@ -517,9 +520,11 @@ def validate_noisy(
             rng = torch.Generator(y.device).manual_seed(i)
             with torch.no_grad():
                 if score is not None:
-                    error = score.risk((y + 1) / 2, own / 2, rng)
+                    given, *others = (c.copy() for c in four_copies((y[0].cpu().numpy() + 1) / 2))
+                    estimate = score(torch.from_numpy(given)[None].to(y), own / 2)[0].cpu().numpy()
+                    error = umse(estimate, (others[0], others[1], others[2]))
                 else:
                     batch = Batch(y.nan_to_num(nan=0.0), torch.full((1,), own).to(y), ~y.isnan())
                     error = objective.risk(denoiser, batch, rng).item() / 4
             errors.setdefault(kind, []).append(error)
-    return {kind: -10 * math.log10(max(fmean(values), 1e-10)) for kind, values in errors.items()}
+    return {kind: upsnr(fmean(values)) for kind, values in errors.items() if fmean(values) > 0}
