@@ -120,22 +120,22 @@ def test_what_is_learnt_takes_noise_away(capsys):
     assert status == 0 and "noise: Poisson, gain" in out and "estimated: Poisson" in out
     x = photographs.camera()[100:356, 200:456] / 255 * 3000
     got = read_picture("counts_denoised.tif").data[0]
-    assert np.square(got - x).mean() < 0.7 * np.square(y - x).mean()
+    assert np.square(got - x).mean() < 0.8 * np.square(y - x).mean()
     record = json.loads(Path("counts_denoised.run.json").read_text())
     gain = float(record["noise"]["is"].split("gain ")[1].split(" ")[0])
     assert gain * y.max() == pytest.approx(60, rel=0.25)
     assert 0.5 < record["result"]["data_fit"] < 1.05
 
 
-@pytest.mark.parametrize("how", ["killed", "ctrl-c"])
-def test_a_stopped_training_goes_on_and_gives_the_same(capsys, monkeypatch, how):
+@pytest.mark.parametrize("how, last", [("killed", 4), ("ctrl-c", 4), ("ctrl-c", 5)])
+def test_a_stopped_training_goes_on_and_gives_the_same(capsys, monkeypatch, how, last):
     photo(size=(64, 80), sigma=0.1)
     words = ["denoise", "photo.png", *ALONE]
     assert command(capsys, *words, "-o", "whole.png")[0] == 0
     step = Trainer.step
 
     def stopped(self):
-        if self.done == 4:
+        if self.done == last:
             if how == "killed":
                 raise SystemExit(137)
             os.kill(os.getpid(), signal.SIGINT)  # in the middle of a step: it is finished first
@@ -150,18 +150,30 @@ def test_a_stopped_training_goes_on_and_gives_the_same(capsys, monkeypatch, how)
                     command(capsys, *words, "-o", "stopped.png")
             else:
                 status, out, err = command(capsys, *words, "-o", "stopped.png")
-                assert status == 130 and "at step 5 of 6" in out and "goes on from here" in err
+                assert status == 130 and f"at step {last + 1} of 6" in out and "goes on from here" in err
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, handler)
     capsys.readouterr()
     done = torch.load(f"stopped_{PRIOR}/{CHECKPOINT}", weights_only=True)["trainer"]["done"]
-    assert done == (3 if how == "killed" else 5)
+    assert done == (3 if how == "killed" else last + 1)
     status, out, _ = command(capsys, *words, "-o", "stopped.png")
     assert status == 0 and f"at step {done}" in out
     whole, resumed = (weights(f"{name}_{PRIOR}") for name in ("whole", "stopped"))
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
     assert Path("whole.png").read_bytes() == Path("stopped.png").read_bytes()
+
+
+def test_ctrl_c_pressed_again_does_not_wait():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), train.ctrl_c_between_steps() as pressed:
+            signal.raise_signal(signal.SIGINT)
+            assert pressed()
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it waited")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_other_noise_or_pictures_are_learnt_anew_with_overwrite(capsys):

@@ -8,13 +8,15 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from restore.errors import InputError
 
 from .options import Law, UsageError
-from .planning import Plan, check_writable
-from .printing import Bar
+
+if TYPE_CHECKING:
+    from .planning import Plan
+    from .printing import Bar
 
 FOLDER = "self-supervised-prior"
 NETWORK: dict[str, Any] = {"widths": (32, 64, 96), "blocks": (2, 2, 2)}
@@ -64,6 +66,8 @@ def learnt(plans: Sequence[Plan], options: argparse.Namespace, typed: Law, seed:
     from restore.learn.train import CHECKPOINT, learn
 
     from .judging import judge
+    from .planning import check_writable
+    from .printing import Bar
 
     out = place(plans, options.output)
     sources = [source for source, *_ in plans]

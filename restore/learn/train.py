@@ -267,30 +267,30 @@ def learn(
                 progress(trainer.done / steps)
             elif trainer.done % 100 == 0:
                 log.info("step %d/%d  %.2f steps/s  loss %.4f", trainer.done, steps, speed, fmean(losses[-100:]))
-            if pressed():
+            if trainer.done % every == 0 or trainer.done == steps:
+                average.load_state_dict(trainer.average)
+                psnr = (
+                    validate_noisy(average, objective, validation, law)
+                    if noisy
+                    else validate(average, [picture for picture, _ in validation])
+                )
+                seconds = before + time.monotonic() - start
+                history.append({"step": trainer.done, "seconds": seconds, "loss": fmean(losses), **psnr})
+                losses.clear()
+                if psnr:
+                    of = "estimated from noisy pictures" if noisy else "at 25/255"
+                    of += ", at half their size" if isinstance(objective, Noise2Score) else ""
+                    found = ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items())
+                    log.info("step %d/%d: validation PSNR %s: %s", trainer.done, steps, of, found)
+                score = {"rho": 0.0 if law is None else law.rho} if isinstance(objective, Noise2Score) else None
+                save_prior(average, out, noise=noise, score=score)
+                write_card(out, run, history, [p.name for p in held])
+                save()  # last: a run whose checkpoint says it is done has a prior that is
+            elif pressed():
                 save()
+            if pressed():
                 log.info("saved %s at step %d of %d", out, trainer.done, steps)
                 raise KeyboardInterrupt
-            if trainer.done % every and trainer.done != steps:
-                continue
-            average.load_state_dict(trainer.average)
-            psnr = (
-                validate_noisy(average, objective, validation, law)
-                if noisy
-                else validate(average, [picture for picture, _ in validation])
-            )
-            seconds = before + time.monotonic() - start
-            history.append({"step": trainer.done, "seconds": seconds, "loss": fmean(losses), **psnr})
-            losses.clear()
-            if psnr:
-                of = "estimated from noisy pictures" if noisy else "at 25/255"
-                of += ", at half their size" if isinstance(objective, Noise2Score) else ""
-                found = ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items())
-                log.info("step %d/%d: validation PSNR %s: %s", trainer.done, steps, of, found)
-            score = {"rho": 0.0 if law is None else law.rho} if isinstance(objective, Noise2Score) else None
-            save_prior(average, out, noise=noise, score=score)
-            write_card(out, run, history, [p.name for p in held])
-            save()  # last: a run whose checkpoint says it is done has a prior that is
     average.load_state_dict(trainer.average)
     sources, sigmas = [p for p in patches.all if not p.is_floating_point()], None
     if not sources and law is not None and law.rho == 0 and objective.for_samplers and not objective.takes_masks:
