@@ -54,27 +54,39 @@ class Restoration:
         return self.problem.data_fit(self.samples)
 
 
-class _Counted(Wrapper):
-    """A denoiser that counts its calls, and products with its Jacobian, in rows: local to one call of `restore`, so
-    that nothing else keeps state."""
+@dataclass
+class _Calls:
+    """What was asked of a prior, in rows."""
 
-    def __init__(self, prior: Denoiser):
+    forwards: float = 0.0
+    backwards: float = 0.0
+
+
+class _Counted(Wrapper):
+    """A denoiser that counts its calls, and products with its Jacobian: local to one call of `restore`, so that nothing
+    else keeps state. Each of `k` sources asked by itself counts as a `share` of `1 / k`."""
+
+    def __init__(self, prior: Denoiser, calls: _Calls, share: float = 1.0):
         super().__init__(prior)
-        self.forwards, self.backwards = 0, 0
+        self.calls, self.share = calls, share
+
+    def sources(self) -> list[Denoiser]:
+        found = super().sources()
+        return [_Counted(D, self.calls, self.share / len(found)) for D in found]
 
     def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
-        self.backwards += x.shape[0]
+        self.calls.backwards += self.share * x.shape[0]
         return super().jvp(x, sigma, v)
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        self.forwards += x.shape[0]
+        self.calls.forwards += self.share * x.shape[0]
         out = super().forward(x, sigma)
         if out.requires_grad:
             out.register_hook(lambda g: self._count_backward(x.shape[0]))
         return out
 
     def _count_backward(self, rows: int) -> None:
-        self.backwards += rows
+        self.calls.backwards += self.share * rows
 
 
 def restore(
@@ -109,7 +121,8 @@ def restore(
     chunk = total if chunk is None else chunk
     if total < 1 or chunk < 1:
         raise ValueError(f"num_samples and chunk must be at least 1, got {num_samples} and {chunk}")
-    counted, start, parts = _Counted(prior), time.perf_counter(), []
+    calls = _Calls()
+    counted, start, parts = _Counted(prior, calls), time.perf_counter(), []
     for first in range(0, total, chunk):
         numbers = range(first, min(first + chunk, total))
         part = problem if rows == 1 else Problem(problem.y[first : numbers.stop], problem.operator, problem.noise)
@@ -117,8 +130,8 @@ def restore(
     return Restoration(
         samples=torch.cat(parts),
         problem=problem,
-        nfe=counted.forwards / total,
-        backward=counted.backwards / total,
+        nfe=calls.forwards / total,
+        backward=calls.backwards / total,
         seconds=time.perf_counter() - start,
         seed=seed,
     )

@@ -17,6 +17,7 @@ from safetensors.torch import load
 from skimage import data as photographs
 
 from restore.cli import selfsupervising
+from restore.denoisers.posterior import load_score
 from restore.learn import train
 from restore.learn.train import CHECKPOINT, Trainer
 from restore.modalities.image import read_picture
@@ -185,7 +186,10 @@ def test_other_noise_or_pictures_are_learnt_anew_with_overwrite(capsys):
     status, out, _ = command(capsys, *words, "--overwrite")
     assert status == 0 and "given: Poisson, gain 0.02" in out
     config = json.loads(Path(f"photo_denoised_{PRIOR}/config.json").read_text())
-    assert config["score"] == {"rho": 1.0} and config["denoiser"]["sigma_min"] == pytest.approx(0.2)
+    assert config["score"] == {"rho": 1.0} and config["rho"] == 1
+    assert load_score(f"photo_denoised_{PRIOR}", 1).usual == pytest.approx(0.1, rel=1e-4)
+    command(capsys, "learn", "photo.png", "-o", "split", "--objective", "gr2r", "--noise", "poisson:0.02", *FEW)
+    assert "kind='poisson', phi=0.02" in Path("split/README.md").read_text()
 
 
 class Trap:

@@ -61,6 +61,7 @@ def test_a_mistyped_setting_is_answered_before_torch_or_numpy_are_loaded():
         (["denoise", "photo.png", "seed=null"], "seed=None: a whole number"),
         (["denoise", "photo.png", "sampler.steps=null"], "sampler.steps=None: a whole number"),
         (["denoise", "photo.png", "device=null"], "device=None"),
+        (["denoise", "photo.png", "compile=perhaps"], "compile=perhaps: true or false is wanted"),
         (["denoise", "photo.png", "+sampler.stesp=3"], "did you mean sampler.steps?"),
         (["denoise", "photo.png", "sampler=ddnm", "sampler.eta=3"], "eta must be from 0 to 1, got 3"),
         (["denoise", "photo.png", "noise=poisson", "noise.gain=0.1"], "Gaussian noise only"),

@@ -5,6 +5,7 @@ import torch
 from known_posteriors import OPERATORS, operator, prior, problem
 from torch import Tensor
 
+from operators.image import Blur, Mask
 from operators.linalg import ConvergenceError, cg, dense
 from operators.random import Draws
 from restore.core import restore
@@ -194,6 +195,20 @@ def test_the_gain_of_a_stationary_covariance_is_as_right_as_it_is_asked_to_be(na
     r = 0.2 * A.forward(Draws(3).normal(A.ishape, like=S)) + sigma_y * Draws(4).normal(A.oshape, like=S)
     wrong = C.gain(A, r, sigma_y).flatten() - G @ r.flatten()
     assert wrong.square().mean().sqrt() < bar * left.diagonal().mean().sqrt()
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 7), (1, 7, 10), (3, 8, 1)])
+@pytest.mark.parametrize("kind", ["mask", "blur"])
+def test_the_gain_of_a_stationary_covariance_holds_for_odd_sizes_and_colours(shape, kind):
+    """The modes that stand for two, and for themselves, are told apart; with or without conjugate gradients."""
+    kept = torch.rand(shape[1:], generator=torch.Generator().manual_seed(2)) < 0.5
+    A = Mask(kept, channels=shape[0]) if kind == "mask" else Blur(torch.tensor([[1.0, 2.0]]).T / 3, shape)
+    assert A.shift_invariant == (kind == "blur")
+    C = Stationary(smooth_spectrum(*shape))
+    M, S = dense(A, shape), dense(C, shape)
+    r = Draws(4).normal(A.oshape, like=S)
+    wanted = S @ M.T @ torch.linalg.solve(M @ S @ M.T + 0.05**2 * torch.eye(len(M)).double(), r.flatten())
+    torch.testing.assert_close(C.gain(A, r, 0.05).flatten(), wanted, rtol=1e-7, atol=1e-9)
 
 
 def test_spectra_of_the_errors_of_a_wiener_filter_are_known():

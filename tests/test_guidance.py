@@ -142,7 +142,7 @@ def test_draws_given_data_have_the_moments_of_the_conditioned_gaussian(name):
     A, sigma_y = P.linear_gaussian
     M, rows, variance = dense(A, SHAPE), 20_000, 0.01
     guess = D.sample(Draws(5))
-    x = exact_draw(P, guess.expand(rows, *SHAPE), variance, Draws(6, range(rows))).flatten(1)
+    x = exact_draw(*P.linear_gaussian, P.y, guess.expand(rows, *SHAPE), variance, Draws(6, range(rows))).flatten(1)
     C = torch.linalg.inv(M.T @ M / sigma_y**2 + torch.eye(SIZE**2).double() / variance)
     mean = C @ (M.T @ P.y.flatten() / sigma_y**2 + guess.flatten() / variance)
     torch.testing.assert_close(x.mean(0), mean, rtol=0, atol=5 * float(C.diagonal().max() / rows) ** 0.5)
@@ -258,5 +258,5 @@ def test_draws_in_overlapping_tiles_agree_on_the_noise_of_the_data():
             asked.append(shape)
             return super().normal(shape, like)
 
-    exact_draw(P, D.mean[None], 0.01, Rng(0))
+    exact_draw(*P.linear_gaussian, P.y, D.mean[None], 0.01, Rng(0))
     assert set(asked) == {A.ishape}

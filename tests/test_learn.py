@@ -15,10 +15,11 @@ from restore.errors import FolderEmpty, InputError
 from restore.learn.base import clean as as_clean
 from restore.learn.data import Patches, find_pictures, load_pictures
 from restore.learn.dsm import DSM
+from restore.learn.muon import Muon
 from restore.learn.train import Recipe, Trainer, learn, measure_spectra
 from restore.priors.analytic import GaussianMixture
 from restore.priors.base import Denoiser
-from restore.priors.network import EDMDenoiser, UNet
+from restore.priors.network import EDMDenoiser, UNet, compile_networks
 from restore.priors.store import load_prior, save_prior
 
 TINY = {"widths": (8, 8), "blocks": (1, 1)}
@@ -114,6 +115,22 @@ def test_training_lowers_the_loss(folder):
     trainer = Trainer(EDMDenoiser(UNet(**TINY)), DSM(), patches, recipe, seed=0)
     losses = [trainer.step() for _ in range(60)]
     assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:15])
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
+def test_muon_steps_by_a_rotation_along_the_gradients(shape):
+    W = nn.Parameter(torch.zeros(shape))
+    W.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    before, optimizer = W.grad.clone(), Muon([W], lr=0.1)
+    optimizer.step()
+    U, _, Vh = torch.linalg.svd(before, full_matrices=False)
+    moved = -W.detach() / (0.1 * max(1, shape[0] / shape[1]) ** 0.5)
+    s = (U.T @ moved @ Vh.T).diagonal()
+    assert bool(((s > 0.6) & (s < 1.3)).all()), s
+    assert (moved - U * s @ Vh).abs().max() < 0.05, "singular vectors are those of the gradient"
+    W.grad = -before
+    optimizer.step()
+    torch.testing.assert_close(optimizer.state[W]["mean"], -0.0025 * before)
 
 
 def test_a_killed_run_resumes_to_the_same_weights_to_the_bit(folder, tmp_path, monkeypatch):
@@ -225,6 +242,16 @@ def test_the_denoiser_is_differentiable_in_its_input():
     with torch.no_grad():  # steps large enough for bfloat16
         slope = ((denoiser(x + 0.2 * v, 0.5) - denoiser(x - 0.2 * v, 0.5)) * v).sum() / 0.4
     assert g.abs().max() > 0 and float((g * v).sum()) == pytest.approx(float(slope), rel=0.25)
+
+
+def test_the_networks_of_a_prior_can_be_compiled(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(UNet, "compile", lambda self, **how: compiled.append((self, how)))
+    prior = load_prior("photos")
+    compile_networks(prior)
+    assert compiled == [(prior.prior.network, {"dynamic": False})]
+    with pytest.raises(ValueError, match="holds no network that can be compiled"):
+        compile_networks(GaussianMixture(torch.ones(1), torch.zeros(1, 1, 2, 2), torch.eye(4)[None]))
 
 
 def test_two_channels_are_refused_in_words():

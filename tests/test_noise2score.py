@@ -18,9 +18,11 @@ from operators.noise import Gamma, Gaussian, Poisson
 from operators.random import Draws
 from restore.denoisers.adaptive import as_noise, estimate_law, law_from_score
 from restore.denoisers.score import ScoreNetwork
-from restore.denoisers.tweedie import Tweedie, posterior_mean
+from restore.denoisers.tweedie import Tweedie, as_tweedie, posterior_mean
+from restore.denoisers.variable import Variable
 from restore.learn.base import clean
 from restore.learn.noise2score import Noise2Score
+from restore.learn.train import learn
 from restore.metrics import four_copies, umse, upsnr
 from restore.priors.analytic import GaussianMixture
 from restore.priors.base import Denoiser, per_row
@@ -101,6 +103,83 @@ def test_a_score_is_stored_as_a_prior_and_changes_its_units(tmp_path):
     assert float((score(y, 0.05) - wanted).square().mean().sqrt()) < 0.02 * float(wanted.std())  # bfloat16
 
 
+@pytest.mark.parametrize("rho", [0, 1, 1.5, 2, 3])
+def test_the_variable_and_its_derivatives(rho):
+    v, y = Variable(rho), torch.linspace(0.001, 1.3, 50, dtype=torch.float64, requires_grad=True)
+    slope = torch.autograd.grad(v(y).sum(), y, create_graph=True)[0]
+    assert torch.allclose(slope, v.slope(y))
+    assert float(v(torch.zeros(1))) == 0 and float(v(torch.ones(1))) == pytest.approx(1)
+    if rho:
+        bend = torch.autograd.grad(slope.log().sum(), y)[0]
+        assert torch.allclose(bend, v.log_slope(y))
+    black = torch.tensor([-0.1, 0.0])
+    assert all(bool(torch.isfinite(f(black)).all()) for f in (v, v.slope, v.log_slope))
+
+
+@pytest.mark.parametrize(("noise", "rho"), [(Poisson(0.01), 1), (Gamma(50), 2)], ids=str)
+def test_the_noise_of_the_variable_is_as_strong_in_the_dark(noise, rho):
+    x = torch.tensor([0.5, 0.95], dtype=torch.float64).repeat(20_000, 1)
+    y = noise.sample(x[None], Draws(0))[0]
+    dark, light = Variable(rho)(y).std(0).tolist()
+    assert dark == pytest.approx(light, rel=0.1)
+    assert light == pytest.approx(
+        float(as_tweedie(noise).variance(x[0, 1]) ** 0.5 * Variable(rho).slope(x[0, 1])), rel=0.05
+    )
+
+
+class OfTheVariable(Denoiser):
+    """`z ~ N(0.4, 0.1^2)`, noise of the data included."""
+
+    shape, sigma_min, sigma_max = (None, None, None), 0.05, 1.0
+
+    def __init__(self, rho):
+        super().__init__()
+        self.rho = rho
+
+    def forward(self, x, sigma):
+        tau2 = per_row(sigma, x) ** 2
+        return x - tau2 * (x - 0.4) / (0.1**2 + tau2 - self.sigma_min**2)
+
+
+@pytest.mark.parametrize("rho", [0, 1, 2])
+def test_the_score_of_pictures_follows_from_that_of_the_variable(rho):
+    v, y = Variable(rho), torch.linspace(0.05, 1, 20, dtype=torch.float64)[None, None, None].requires_grad_(True)
+    log_p = -((v(y) - 0.4) ** 2) / (2 * (0.1**2 + 0.03**2)) + v.slope(y).log()
+    wanted = torch.autograd.grad(log_p.sum(), y)[0]
+    assert torch.allclose(ScoreNetwork(OfTheVariable(rho))(y, 0.03), wanted)
+
+
+@pytest.mark.parametrize("rho", [1, 2])
+def test_the_score_of_the_variable_is_learnt(rho):
+    """As that of the plain pictures `z` is."""
+    denoiser, y = OfTheVariable(rho), torch.rand(4, 1, 8, 8, dtype=torch.float64)
+    losses = []
+    for objective, x in ((Noise2Score(rho=rho), y), (Noise2Score(), Variable(rho)(y))):
+        losses.append(objective.loss(denoiser, clean(2 * x - 1), torch.Generator().manual_seed(0)))
+    assert torch.allclose(*losses)
+
+
+def test_the_variable_is_kept_with_the_weights(tmp_path):
+    rng = np.random.default_rng(0)
+    for kind, shape in (("grey", (32, 32)), ("colour", (32, 32, 3))):
+        (tmp_path / kind).mkdir()
+        for i in range(5):
+            pixels = 100 * rng.gamma(50, 1 / 50, shape)
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / kind / f"{i}.png")
+        small = {"widths": (8, 8), "blocks": (1, 1), "batch": 4, "patch": 16, "held_out": 1, "device": "cpu"}
+        folder = learn(
+            [tmp_path / kind], tmp_path / f"of_{kind}", objective=Noise2Score(rho=2), steps=2, data_noise=0.07, **small
+        )
+        score = ScoreNetwork(load_prior(folder))
+        assert score.variable == Variable(2)
+        assert score.scale == pytest.approx(0.07 * float(Variable(2).slope(torch.tensor(0.5))), rel=1e-3)
+        assert "| rho | 2" in (folder / "README.md").read_text() or "rho=2" in (folder / "README.md").read_text()
+        y = torch.rand(1, 1 if kind == "grey" else 3, 16, 16)
+        assert bool(score.denoise(y, Gamma(50)).isfinite().all())
+        wanted = (1,) if kind == "grey" else (3,)  # the luminance of Gamma noise is no Gamma noise
+        assert score.denoiser.prior.network.channels == wanted
+
+
 def camera() -> torch.Tensor:
     return torch.from_numpy(photographs.camera()[:256, :256]).double()[None, None] / 255
 
@@ -165,17 +244,54 @@ def test_as_noise_is_the_nearest_power():
     assert as_noise(Tweedie(2, 0.02)) == Gamma(50)
 
 
-def test_the_bench_trains_once_and_prints_what_it_has(tmp_path, monkeypatch, capsys):
+SMALL = ["--steps", "4", "--batch", "2", "--patch", "16", "--widths", "8", "8", "--blocks", "1", "1"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
     for place in ("train_bsd400_gray", "test/Set12", "test/BSD68"):
         folder = tmp_path / "images" / place
         folder.mkdir(parents=True)
         Image.fromarray(photographs.camera()[:64, 200:264]).save(folder / "1.png")
-    small = ["--steps", "2", "--batch", "2", "--patch", "16", "--widths", "8", "8", "--blocks", "1", "1"]
-    out = ["--data", str(tmp_path), "--output", str(tmp_path / "out"), "--conditions", "poisson:0.05"]
-    monkeypatch.setattr(sys, "argv", ["noise2score.py", *out, *small])
+    return tmp_path
+
+
+@pytest.mark.parametrize("method", ["noise2score", "supervised"])
+def test_a_stopped_training_of_the_bench_goes_on(pictures, monkeypatch, method):
+    monkeypatch.setattr(bench, "EVERY", 2)
+    step = bench.Trainer.step
+
+    def killed(self):
+        if self.done == 3:
+            raise KeyboardInterrupt
+        return step(self)
+
+    def start(out):
+        arguments = ["--data", str(pictures), "--output", str(pictures / out), "--conditions", "gamma:50"]
+        monkeypatch.setattr(sys, "argv", ["noise2score.py", *arguments, "--methods", method, *SMALL])
+        bench.main()
+
+    start("whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(bench.Trainer, "step", killed)
+        start("killed")
+    start("killed")
+    weights = (pictures / out / f"gamma_50_{method}" / "weights.safetensors" for out in ("whole", "killed"))
+    whole, resumed = (path.read_bytes() for path in weights)
+    assert whole == resumed
+    assert not list((pictures / "killed").glob("*.state.pt"))
+
+
+def test_the_bench_trains_once_and_prints_what_it_has(pictures, monkeypatch, capsys):
+    out = ["--data", str(pictures), "--output", str(pictures / "out"), "--conditions", "poisson:0.05"]
+    monkeypatch.setattr(sys, "argv", ["noise2score.py", *out, *SMALL])
     bench.main()
     table = capsys.readouterr().out
-    assert "training poisson_0.05_noise2score" in table and "training poisson_blind" in table
+    assert (
+        "training poisson_0.05_noise2score" in table
+        and "training poisson_blind" in table
+        and "training poisson_0.05_one_shot" in table
+    )
     line = next(line for line in table.splitlines() if "shifted estimator" in line)
     cells = line.split("|")[2:-1]
     assert [bool(c.strip()) for c in cells] == [False, False, False, True, False, False]

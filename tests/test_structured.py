@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from cli_parts import PRIOR, command, photo
 from known_posteriors import NOISE, prior, rows, samplers, two_sources
 from PIL import Image
@@ -35,10 +36,12 @@ from restore.problem import Problem
 from restore.samplers.dps import DPS
 from restore.samplers.moment_matching import MomentMatching
 from restore.samplers.pigdm import PiGDM
+from restore.samplers.pnpdm import PnPDM
 from restore.samplers.projection import Projection
 from restore.structured import apart, joint
 from restore.uncertainty.exact import exactness
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SIZE = 6
 SHAPE = (1, SIZE, SIZE)
 
@@ -206,6 +209,38 @@ def test_projection_is_the_published_one():
         torch.testing.assert_close(asked[-1], x - lambda_ / 2 * r)
 
 
+def test_sources_take_turns_in_pnpdm():
+    """Each is asked about what the other leaves of the data as it stands then; a call of one of two is half a call."""
+    y, A = Draws(0).normal(SHAPE, torch.zeros(1, dtype=torch.float64)), Identity(SHAPE)
+    asked = []
+
+    class Asked(StationaryGaussian):
+        def forward(self, x: Tensor, sigma):
+            asked.append((self, x, super().forward(x, sigma)))
+            return asked[-1][-1]
+
+    size = (coloured().spectrum, SIZE)
+    X, N = Asked(*size), Asked(0.2 * size[0], SIZE)
+    R = restore(*joint(Problem(y, A, White(1e-7)), X, N), PnPDM(steps=2, sde_steps=1), num_samples=3)
+    assert [who for who, *_ in asked] == 3 * [X, N]
+    n = asked[1][-1]
+    for (_, seen, x), (_, left, after) in (asked[2:4], asked[4:6]):
+        torch.testing.assert_close(seen, y - n, rtol=0, atol=1e-5)
+        torch.testing.assert_close(left, y - x, rtol=0, atol=1e-5)
+        n = after
+    assert R.nfe == 3  # the first call is of both at once
+
+
+@pytest.mark.parametrize("A", [Identity(SHAPE), blur()], ids=["identity", "blur"])
+def test_taking_turns_comes_to_the_joint_posterior(A):
+    P, X, N = two_sources(A)
+    P, J = joint(P, X, N)
+    sampler = PnPDM(steps=50, sigma_max=0.5, sigma_min=0.01, rho=3.0)
+    E = exactness(restore(P, J, sampler, num_samples=150).samples, side_by_side(X, N).posterior(P))
+    assert E.mean_error.value < E.mean_error.expected + 0.1
+    assert 0.9 < E.variance_ratio.value < 1.1
+
+
 def test_what_does_not_fit_is_refused_in_words():
     P, X, N = two_sources(Identity(SHAPE))
     with pytest.raises(TypeError, match="a linear operator is needed here, got Clip"):
@@ -312,6 +347,19 @@ def test_noise_with_a_prior_of_its_own_is_not_judged_by_em(capsys, monkeypatch):
     assert command(capsys, *words, "--noise-prior", "rows")[0] == 0 and len(asked) == 1
     record = json.loads(Path("photo_denoised.run.json").read_text())
     assert record["noise"]["estimated"] and record["noise"]["sigma_in_unit_range"] == asked[0]
+
+
+@pytest.mark.usefixtures("inside")
+def test_with_a_noise_prior_samplers_take_their_recipe_for_it(capsys):
+    photo(size=(24, 32), grey=True)
+    noise_prior("rows")
+    words = ["denoise", "photo.png", "--noise", "0.05", "--steps", "2", "--sampler", "pnpdm", "--samples", "2", PRIOR]
+    found = {}
+    for name, more in (("white.png", []), ("rows.png", ["--noise-prior", "rows"])):
+        assert command(capsys, *words, "-o", name, *more)[0] == 0
+        found[name] = json.loads(Path(name).with_suffix(".run.json").read_text())["request"]["settings"]["sampler"]
+    recipe = yaml.safe_load((CONFIGS / "recipe" / "structured_pnpdm.yaml").read_text())["sampler"]
+    assert found["rows.png"] == found["white.png"] | recipe | {"steps": 2} != found["white.png"]
 
 
 @pytest.mark.usefixtures("inside")

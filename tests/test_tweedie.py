@@ -8,6 +8,7 @@ from torch import Tensor
 
 from operators.noise import Gamma, Gaussian, Poisson, PoissonGaussian
 from restore.denoisers.tweedie import Tweedie, as_tweedie, posterior_mean
+from restore.denoisers.variable import Variable
 
 X = torch.linspace(0.01, 1.2, 1500, dtype=torch.float64)
 PRIORS = {
@@ -112,6 +113,26 @@ def test_a_score_learnt_with_noise_on_top_is_enlarged(noise):
     plain = posterior_mean(score, y, noise, form="published")
     enlarged = posterior_mean(score, y, noise, form="published", smoothing=extra)
     assert abs(float(enlarged[..., -1] - enlarged[..., 0])) < 0.4 * abs(float(plain[..., -1] - plain[..., 0]))
+
+
+@pytest.mark.parametrize("noise", [Poisson(0.02), Gamma(50)], ids=str)
+def test_noise_on_top_of_the_variable_is_accounted_for(noise):
+    """A flat picture again, by the score of `z`: the same in the dark as in the light."""
+    law = as_tweedie(noise)
+    v = Variable(law.rho)
+    for x in (0.4, 0.9):
+        y = x * (1 + 0.1 * torch.linspace(-1, 1, 21, dtype=torch.float64)[None, None, None])
+        own = float(law.variance(torch.tensor(x)) * v.slope(torch.tensor(x)) ** 2)
+        extra = 0.5 * own**0.5
+
+        def score(t: Tensor, x=x, own=own, extra=extra) -> Tensor:
+            of_z = -(v(t) - v(torch.full_like(t, x))) / (own + extra**2)
+            return v.slope(t) * of_z + v.log_slope(t)
+
+        plain = posterior_mean(score, y, noise, form="published")
+        larger = posterior_mean(score, y, noise, form="published", smoothing=extra, variable=v)
+        assert float(larger.std()) < 0.35 * float(plain.std())
+        assert float(larger.mean()) == pytest.approx(x, rel=0.04)
 
 
 def test_the_family_holds_its_members():

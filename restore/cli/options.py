@@ -259,7 +259,7 @@ def _learn(p: Parser) -> None:
     p.add_argument("-o", "--output", required=True, metavar="PRIOR", help="folder for the prior")
     p.add_argument("--objective", metavar="NAME", help="dsm (clean pictures; the default), ambient (noisy ones; the "
                    "default with --noise), sure_score, gsure (seen in part: transparent pixels were not); denoisers "
-                   "only: noise2score (any noise), sure, r2r, pure (Poisson)")  # fmt: skip
+                   "only: noise2score and gr2r (any noise), sure, r2r, pure (Poisson)")  # fmt: skip
     p.add_argument("--noise", type=law, metavar="S|auto", help="the pictures are noisy: standard deviation of the "
                    "noise, 0.1 or 25/255, or auto; poisson:0.02 (gain) or gamma:50 (k) for noise2score")  # fmt: skip
     p.add_argument("--clean", nargs="+", default=[], metavar="FOLDER", help="clean pictures besides, for ambient")

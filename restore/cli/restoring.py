@@ -129,7 +129,7 @@ def _separating(options: argparse.Namespace) -> list[str]:
     named = getattr(options, "noise_prior", None)
     if named is None:
         return []
-    return [f"noise_prior={quoted(_from_anywhere(named))}", "recipe=structured"]
+    return [f"noise_prior={quoted(_from_anywhere(named))}", "recipe=structured_${sampler}"]
 
 
 def undoing(verb: str, told: dict[str, Any]) -> list[str]:

@@ -72,9 +72,11 @@ def objective(name: str, overrides: Sequence[str]) -> Plain:
                 if key not in known:
                     near = suggestion(key, known)
                     raise UsageError(f"unknown setting {key!r} of {name}{near or '; see `restore list settings`'}")
-                if not isinstance(value, int | float) or isinstance(value, bool) is not isinstance(known[key], bool):
-                    wanted = "true or false" if isinstance(known[key], bool) else "a number"
-                    raise UsageError(f"{override.input_line}: {wanted} is wanted, such as {known[key]}")
+                default = known[key]
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                if not (number if isinstance(default, float) else type(value) is type(default)):
+                    wanted = {bool: "true or false", str: "a word"}.get(type(default), "a number")
+                    raise UsageError(f"{override.input_line}: {wanted} is wanted, such as {default}")
             return plain(compose(chosen, overrides=list(overrides)))["objective"]
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(_first_line(error)) from error
@@ -95,7 +97,7 @@ def check(overrides: Sequence[str]) -> list[Override]:
     for override in chosen:
         known = names(override.key_or_group)
         for value in _values(override):
-            if value not in known:
+            if value not in known and "${" not in value:  # what depends on other choices is Hydra's to resolve
                 raise UsageError(
                     f"unknown {override.key_or_group} {value!r}{suggestion(value, known)} (known: {', '.join(known)})"
                 )
@@ -138,6 +140,8 @@ def _check_numbers(composed: Plain, overrides: Sequence[str]) -> None:
         raise UsageError(f"sampler.steps={steps}: a whole number of at least 1 is wanted")
     if not isinstance(composed["device"], str):
         raise UsageError(f"device={composed['device']}: auto, cpu or cuda is wanted")
+    if not isinstance(composed["compile"], bool):
+        raise UsageError(f"compile={composed['compile']}: true or false is wanted")
     rho = composed["prior"].get("rho", 0.0)  # of a score
     if composed["noise"]["_target_"] != f"operators.noise.{TYPES.get(rho, 'Gaussian')}":
         raise UsageError("the commands know Gaussian noise only: leave out noise=..., or use the library for others")

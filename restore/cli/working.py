@@ -198,6 +198,7 @@ def tools(composed: str) -> Any:
     import torch
 
     from restore.jobs import Tools
+    from restore.priors.network import compile_networks
     from restore.priors.store import load_prior
 
     config: Plain = json.loads(composed)
@@ -210,8 +211,11 @@ def tools(composed: str) -> Any:
         first = str(error).split("\n")[0]
         raise UsageError(f"the device {config['device']!r} cannot be used: {first}") from error
     try:
+        prior = instantiate(config["prior"]).to(device)
+        if config.get("compile"):
+            compile_networks(prior)
         return Tools(
-            prior=instantiate(config["prior"]).to(device),
+            prior=prior,
             sampler=instantiate(config["sampler"]),
             make=partial(instantiate, config["operator"]),
             device=device,

@@ -13,6 +13,7 @@ from restore.priors.store import load_prior
 
 from .score import ScoreNetwork
 from .tweedie import Tweedie
+from .variable import Variable
 
 KINDS: dict[str, type[NoiseModel]] = {"gaussian": Gaussian, "poisson": Poisson, "gamma": Gamma}
 REACH = 4.0  # times weaker or stronger noise than the score was learnt on
@@ -55,7 +56,8 @@ class PosteriorMean(Denoiser):
         super().__init__()
         self.denoiser, self.rho = denoiser, float(rho)
         self.shape = denoiser.shape
-        self.usual = denoiser.sigma_min  # what most pictures that it was learnt on have at mid-grey
+        slope = float(Variable(denoiser.rho).slope(torch.tensor(0.5)))
+        self.usual = denoiser.sigma_min / slope  # what most pictures that it was learnt on have at mid-grey
         self.sigma_min, self.sigma_max = self.usual / REACH, self.usual * REACH
 
     def forward(self, y: Tensor, sigma: Tensor | float) -> Tensor:

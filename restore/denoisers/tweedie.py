@@ -37,11 +37,14 @@ from torch import Tensor
 
 from operators.noise import Gamma, Gaussian, NoiseModel, Poisson
 
+from .variable import Variable
+
 Score = Callable[[Tensor], Tensor]  # (B, *shape) -> (B, *shape), in the units of y
 Form = Literal["shifted", "published"]
 
 LARGEST = 8.0  # times brighter than the data: beyond it the score is wrong
 DARKEST = 1e-6  # where powers of y are taken
+PLAIN = Variable()
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def posterior_mean(
     *,
     form: Form = "shifted",
     smoothing: float = 0.0,
+    variable: Variable = PLAIN,
     pairs: int = 4,
     seed: int = 0,
 ) -> Tensor:
@@ -109,9 +113,10 @@ def posterior_mean(
         y: `(B, *shape)`, noisy pictures.
         noise: Gaussian, Poisson, Gamma or `Tweedie`, in the units of `y`.
         form: "shifted" or "published", see above; the same for Gaussian noise.
-        smoothing: standard deviation `sigma_a` of the Gaussian noise on top with which the score was learnt. Where
-            pictures are smooth such a score is too small by `V / (V + sigma_a^2)`, with `V` the variance of the noise,
-            and is enlarged by that (by two at most).
+        smoothing: standard deviation `sigma_a` of the Gaussian noise on top with which the score was learnt. To first
+            order that is the score of data with a `phi` larger by `(V + sigma_a^2) / V`, with `V` the variance of the
+            noise; such a `phi` (twice the true one at most) is used.
+        variable: which that noise was put on; `V` is that of this variable too.
         pairs: of random patterns of pixels that are shifted; more cost more and leave less noise.
         seed: of these patterns.
 
@@ -125,24 +130,27 @@ def posterior_mean(
     if law.rho and bool((y < 0).any()):
         raise ValueError(f"{noise} cannot give negative data, but the smallest value of y is {float(y.min()):.3g}")
 
-    def enlarged(s: Tensor, at: Tensor) -> Tensor:
-        return s * (1 + smoothing**2 / law.variance(at).clamp(min=smoothing**2)) if smoothing else s
+    def phi(at: Tensor) -> Tensor:
+        """Of the noise and what is on top of it."""
+        if not smoothing:
+            return torch.full_like(at, law.phi)
+        own = law.variance(at + variable.dark) * variable.slope(at) ** 2
+        return law.phi * (1 + smoothing**2 / own.clamp(min=smoothing**2))
 
-    plain = _mean_of_natural(enlarged(score(y), y), y, law)
+    plain = _mean_of_natural(score(y), y, law.rho, phi(y))
     if form == "published" or law.rho == 0:
         return plain
-    shift = law.phi * law.rho / 2 * plain.clamp(min=DARKEST) ** (law.rho - 1)
+    shift = phi(y) * law.rho / 2 * plain.clamp(min=DARKEST) ** (law.rho - 1)
     rng, total = torch.Generator().manual_seed(seed), torch.zeros_like(y)
     for _ in range(pairs):
         sign = (2 * torch.randint(2, y.shape, generator=rng) - 1).to(y)
         s = torch.where(sign > 0, score(y + sign * shift), score(y - sign * shift))
-        total += _mean_of_natural(enlarged(s, y + shift), y + shift, law)
+        total += _mean_of_natural(s, y + shift, law.rho, phi(y + shift))
     return total / pairs
 
 
-def _mean_of_natural(s: Tensor, y: Tensor, law: Tweedie) -> Tensor:
+def _mean_of_natural(s: Tensor, y: Tensor, rho: float, phi: Tensor) -> Tensor:
     """`mu(E[theta | y])`: the published formulas."""
-    rho, phi = law.rho, law.phi
     if rho == 0:
         return y + phi * s
     if rho == 1:

@@ -46,6 +46,7 @@ class Objective(ABC):
         takes_clean: whether clean pictures may stand among the noisy ones.
         takes_masks: whether pictures may be seen in part.
         for_samplers: whether it learns levels enough for a sampler, or only to denoise pictures like these.
+        rho: not 0: what is learnt acts on pictures in `restore.denoisers.variable.Variable(rho)`.
     """
 
     supervised: ClassVar[bool] = False
@@ -53,6 +54,7 @@ class Objective(ABC):
     takes_clean: ClassVar[bool] = False
     takes_masks: ClassVar[bool] = False
     for_samplers: ClassVar[bool] = True
+    rho: float = 0.0
 
     @abstractmethod
     def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:

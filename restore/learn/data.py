@@ -223,8 +223,8 @@ class Patches:
     def batch(self, count: int, rng: torch.Generator) -> Batch:
         """Patches `(count, 1 or 3, size, size)`: one number of channels per batch."""
         grey = torch.rand((), generator=rng).item() < self.grey
-        serving = {1, 3} if grey and self.luminance else {1} if grey else {3}
-        pool = [(p, s) for p, s in zip(self.all, self.noise, strict=True) if p.shape[0] in serving]
+        kinds = {False, True} if grey and self.luminance else {not grey}  # in colour or not
+        pool = [(p, s) for p, s in zip(self.all, self.noise, strict=True) if (p.shape[0] == 3) in kinds]
         area = torch.tensor([float(p.shape[1] * p.shape[2]) for p, _ in pool])
         chosen = torch.multinomial(area, count, replacement=True, generator=rng).tolist()
         x = torch.stack([self._patch(pool[i][0], pool[i][1], grey, rng) for i in chosen])

@@ -13,20 +13,25 @@ network as it is at the end. Of a step's gradient the noise grows as `1 / sigma_
 Here `sigma_a` is drawn for each picture, log-uniform around the noise of the data, and the network is told: what it
 learns at larger `sigma_a`, where that noise is small, carries over smoothly to a fourth of the noise of the data, where
 it is used and its smoothing corrected for (`ScoreNetwork.denoise`).
+
+Departure, ours. One `sigma_a` cannot be right for dark and for bright pixels where the noise depends on the brightness.
+With `rho` the score is that of `z = Variable(rho)(y)`, in which the noise is uniform: 1 for Poisson, 2 for Gamma noise.
+The score of `y` follows by the chain rule (`ScoreNetwork`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from restore.denoisers.score import ScoreNetwork
-from restore.priors.base import Denoiser
+from restore.denoisers.score import smoothed_score
+from restore.denoisers.variable import Variable
+from restore.priors.base import Denoiser, per_row
 
 from .base import Batch, Objective
 
@@ -38,9 +43,10 @@ class Noise2Score(Objective):
     Args:
         low, high: bounds of `sigma_a` in units of `denoiser.sigma_min`, which stands for the noise of the data.
         annealed: the schedule of the paper, one `sigma_a` for all, from `high` at the start down to `low` at the end.
+        rho: power of the brightness with which the variance of the noise grows; pictures are in `[-1, 1]`, from black.
 
     Raises:
-        ValueError: unless `0 < low <= high`.
+        ValueError: unless `0 < low <= high` and `rho >= 0`.
     """
 
     for_samplers: ClassVar[bool] = False
@@ -48,26 +54,41 @@ class Noise2Score(Objective):
     low: float = 0.5
     high: float = 2.0
     annealed: bool = False
+    rho: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high:
             raise ValueError(f"wanted 0 < low <= high, got {self.low} and {self.high}")
+        if not self.rho >= 0:
+            raise ValueError(f"rho must be 0 or more, got {self.rho}")
 
     def at(self, progress: float) -> Noise2Score:
         if not self.annealed:
             return self
         level = self.high * (self.low / self.high) ** progress
-        return Noise2Score(low=level, high=level)
+        return replace(self, low=level, high=level)
 
     def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
-        y, score = batch.x, ScoreNetwork(denoiser)
-        share = torch.rand(y.shape[0], generator=rng, device=rng.device).to(y)
-        sigma_a = score.scale * self.low * (self.high / self.low) ** share
-        u = torch.randn(y.shape, generator=rng, device=rng.device, dtype=y.dtype)
-        scaled = sigma_a.reshape(-1, *(1,) * (y.ndim - 1))
-        return (u + scaled * score(y + scaled * u, sigma_a)).square().flatten(1).mean(1)
+        z = self.variable(batch.x)
+        share = torch.rand(z.shape[0], generator=rng, device=rng.device).to(z)
+        sigma_a = denoiser.sigma_min * self.low * (self.high / self.low) ** share
+        u = torch.randn(z.shape, generator=rng, device=rng.device, dtype=z.dtype)
+        scaled = per_row(sigma_a, z)
+        return (u + scaled * smoothed_score(denoiser, z + scaled * u, sigma_a)).square().flatten(1).mean(1)
+
+    def variable(self, y: Tensor) -> Tensor:
+        """`z` of pictures, both in `[-1, 1]`."""
+        return 2 * Variable(self.rho)((y + 1) / 2) - 1 if self.rho else y
+
+    def risk(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
+        """As of any denoiser, in `z`, where the noise is nearly Gaussian: the mean squared error of `z`."""
+        return super().risk(denoiser, Batch(self.variable(batch.x), self.in_z(batch.sigma)), rng)
+
+    def in_z(self, sigma: Tensor) -> Tensor:
+        """The std of the noise of `z` where that of pictures is `sigma` at mid-grey."""
+        return sigma * Variable(self.rho).slope(torch.tensor(0.5))
 
     def trusted(self, denoiser: Denoiser, noises: Mapping[int, Sequence[float]]) -> tuple[float, float]:
-        """The noise of the data, which scales the score, and what the largest `sigma_a` makes of it."""
-        scale = max(s for kind in noises.values() for s in kind)
+        """The noise of the data in `z`, which scales the score, and what the largest `sigma_a` makes of it."""
+        scale = float(self.in_z(torch.tensor(max(s for kind in noises.values() for s in kind))))
         return scale, scale * math.sqrt(1 + self.high**2)

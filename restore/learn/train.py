@@ -29,7 +29,7 @@ from torch import Tensor, channels_last
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import restore.learn
-from restore.denoisers.posterior import PosteriorMean, at_mid_grey, in_units, in_words
+from restore.denoisers.posterior import PosteriorMean, at_mid_grey, in_units, in_words, of_std
 from restore.denoisers.tweedie import Tweedie
 from restore.errors import InputError
 from restore.files import atomic_write
@@ -52,6 +52,8 @@ from .data import (
     warn_of_clipping,
     warn_of_few,
 )
+from .gr2r import GR2R, Kind
+from .muon import Muon
 from .noise2score import Noise2Score
 from .pure import PURE
 
@@ -70,14 +72,15 @@ class Recipe:
     steps: int = 20_000
     batch: int = 16
     patch: int = 64
-    lr: float = 1e-3
+    lr: float = 1e-3  # of AdamW
+    muon: float = 20.0  # rate of Muon, which has the weights of hidden convolutions, in units of `lr`
     warmup: int = 500  # steps
     weight_decay: float = 1e-4
     clip: float = 1.0  # norm of the gradient
     ema: float = 0.999
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: a linear rise, then half a cosine down to a hundredth."""
+        """Learning rate of AdamW at a step: a linear rise, then half a cosine down to a hundredth."""
         cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.steps))
         return self.lr * min(1.0, (step + 1) / self.warmup) * max(cosine, 0.01)
 
@@ -88,9 +91,15 @@ class Trainer:
     def __init__(self, denoiser: Denoiser, objective: Objective, patches: Patches, recipe: Recipe, seed: int):
         self.denoiser, self.objective, self.patches, self.recipe = denoiser, objective, patches, recipe
         self.device = next(denoiser.parameters()).device
-        self.optimizer = torch.optim.AdamW(
-            denoiser.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
-        )
+        hidden = [p for module in denoiser.modules() if isinstance(module, UNet) for p in module.hidden()]
+        others = [p for p in denoiser.parameters() if all(p is not q for q in hidden)]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True)
+        ]
+        self.rates = [1.0]
+        if hidden:
+            self.optimizers.append(Muon(hidden, lr=0.0, weight_decay=recipe.weight_decay))
+            self.rates.append(recipe.muon)
         self.average = {k: v.detach().clone() for k, v in denoiser.state_dict().items()}
         self.cut = torch.Generator().manual_seed(seed)  # where patches come from: always on the CPU
         self.noise = torch.Generator(self.device).manual_seed(seed + 1)  # noise and its levels
@@ -99,17 +108,19 @@ class Trainer:
     def step(self) -> float:
         """One step; the mean loss of its batch. Raises FloatingPointError when the loss is not finite."""
         recipe = self.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate(self.done)
+        for optimizer, times in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = times * recipe.rate(self.done)
         batch = self.patches.batch(recipe.batch, self.cut).to(self.device)
         objective = self.objective.at(self.done / recipe.steps)
         loss = objective.loss(self.denoiser, batch, self.noise).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {self.done}: lower the learning rate")
-        self.optimizer.zero_grad(set_to_none=True)
+        self.denoiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), recipe.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.done += 1
         keep = min(recipe.ema, self.done / (self.done + 10))  # early weights are forgotten sooner
         own = self.denoiser.state_dict()
@@ -120,7 +131,7 @@ class Trainer:
         return {
             "weights": self.denoiser.state_dict(),
             "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "cut": self.cut.get_state(),
             "noise": self.noise.get_state(),
             "done": self.done,
@@ -129,7 +140,8 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         self.denoiser.load_state_dict(state["weights"])
         self.average = {k: v.to(self.device) for k, v in state["average"].items()}
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
         self.cut.set_state(state["cut"].cpu())
         self.noise.set_state(state["noise"].cpu())
         self.done = state["done"]
@@ -194,6 +206,8 @@ def learn(
     law = Tweedie(0, data_noise**2) if isinstance(data_noise, float | int) and data_noise > 0 else data_noise
     check_fits(objective, law, clean, noise)
     assert law is None or isinstance(law, Tweedie)
+    if law is not None and isinstance(objective, Noise2Score) and objective.rho and not law.rho:
+        law = of_std(objective.rho, law.phi**0.5)  # the std that was told is that of mid-grey
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     noisy = law is not None or not objective.supervised
     paths = [p for f in folders for p in ([f] if f.is_file() else find_pictures([f]))]
@@ -204,7 +218,7 @@ def learn(
         learnt = load([p for p in paths if p not in held], read, patch)
         known = load_pictures(find_pictures(clean), patch) if clean else []
         patches = noisy_patches(learnt, known, patch, law, luminance=objective.for_samplers)
-        objective = with_gain(objective, law, learnt, folders[0])
+        objective = with_law(objective, law, learnt, folders[0])
         shown = load(held, read) if held else learnt[:6]
         validation = [(p.pixels[None, :, :256, :256].to(where), level(law, p)) for p in shown]
         if not known:
@@ -222,6 +236,7 @@ def learn(
     denoiser, average = (EDMDenoiser(UNet(channels, widths, blocks)).to(where) for _ in range(2))
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
     for d in (denoiser, average):
+        d.rho = objective.rho
         d.sigma_min, d.sigma_max = objective.trusted(d, patches.noises())
     trainer = Trainer(denoiser, objective, patches, recipe, seed)
     run = {**asdict(recipe), "objective": repr(objective), "widths": list(widths), "blocks": list(blocks), "seed": seed}
@@ -334,7 +349,8 @@ def in_time(seconds: float) -> str:
 
 def from_zero(objective: Objective, law: Tweedie | None) -> bool:
     """Whether the noise depends on the brightness, so that black has to stay zero."""
-    return isinstance(objective, PURE) or (law is not None and law.rho > 0)
+    counts = isinstance(objective, PURE) or (isinstance(objective, GR2R) and objective.kind != "gaussian")
+    return law.rho > 0 if law is not None else counts
 
 
 def level(law: Tweedie | None, picture: Noisy) -> float:
@@ -342,16 +358,25 @@ def level(law: Tweedie | None, picture: Noisy) -> float:
     return 0.0 if law is None else 2 * at_mid_grey(in_units(law, picture.scale))
 
 
-def with_gain(objective: Objective, law: Tweedie | None, pictures: Sequence[Noisy], folder: Path) -> Objective:
-    """PURE with the gain of the noise, if that is known, in the units of the batch. Raises InputError where there is no
-    gain for all."""
-    if not isinstance(objective, PURE) or law is None:
+def with_law(objective: Objective, law: Tweedie | None, pictures: Sequence[Noisy], folder: Path) -> Objective:
+    """The objective that knows the law of the noise, in the units of the batch.
+
+    Raises:
+        InputError: it knows one law only, and that of the pictures depends on their units, which are several.
+    """
+    if law is None or not isinstance(objective, Noise2Score | PURE | GR2R):
         return objective
+    if isinstance(objective, Noise2Score):
+        return replace(objective, rho=law.rho)
     scales = {p.scale for p in pictures}
-    if len(scales) > 1:
-        seen, wanted = f"pictures in {len(scales)} units, so of as many gains", "integers, or floats up to 1"
+    if len(scales) > 1 and law.rho != 2:
+        seen, wanted = f"pictures in {len(scales)} units, so of as many laws", "integers, or floats up to 1"
         raise InputError(folder, seen, wanted, "choose noise2score, which knows them all")
-    return replace(objective, gain=2 * in_units(law, scales.pop()).phi)
+    phi = in_units(law, scales.pop()).phi
+    if isinstance(objective, PURE):
+        return replace(objective, gain=2 * phi)
+    kinds: dict[float, Kind] = {0: "gaussian", 1: "poisson", 2: "gamma"}
+    return replace(objective, kind=kinds[law.rho], phi=phi)
 
 
 def check_fits(objective: Objective, law: Tweedie | float | None, clean: Sequence[Path], noise: bool) -> None:
@@ -364,7 +389,7 @@ def check_fits(objective: Objective, law: Tweedie | float | None, clean: Sequenc
             f"{name} learns from noisy pictures and must know how noisy: give the std of their noise for values in "
             "[0, 1], such as 0.1"
         )
-    if law is not None and law.rho and not isinstance(objective, Noise2Score | PURE):
+    if law is not None and law.rho and not isinstance(objective, Noise2Score | PURE | GR2R):
         raise ValueError(f"{name} is for white Gaussian noise, and this is {in_words(law)}: choose noise2score")
     if law is not None and law.rho != 1 and isinstance(objective, PURE):
         raise ValueError(f"pure is for Poisson noise, and this is {in_words(law)}: choose noise2score")
@@ -444,7 +469,7 @@ def measure_spectra(
 
 def named_objective(name: str) -> Objective:
     """The objective in `restore.learn.<name>`, with its defaults. Raises ValueError where there is none."""
-    modules = {m.name for m in pkgutil.iter_modules(restore.learn.__path__)} - {"base", "card", "data", "train"}
+    modules = {m.name for m in pkgutil.iter_modules(restore.learn.__path__)} - {"base", "card", "data", "muon", "train"}
     if name not in modules:
         raise ValueError(f"no objective {name!r}; known: {', '.join(sorted(modules))}")
     module = importlib.import_module(f"restore.learn.{name}")

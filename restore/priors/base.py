@@ -21,12 +21,14 @@ class Denoiser(nn.Module, ABC):
         sigma_min, sigma_max: the noise levels (signal units) between which the denoiser may be trusted;
             ladders are clipped to them.
         signal_std: standard deviation of clean signals, for the default covariance.
+        rho: not 0: this is the score of noisy pictures in `restore.denoisers.variable.Variable(rho)`.
     """
 
     shape: tuple[int | None, ...]
     sigma_min: float
     sigma_max: float
     signal_std: float = 0.5
+    rho: float = 0.0
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
@@ -42,6 +44,10 @@ class Denoiser(nn.Module, ABC):
     def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
         """`(dD/dx) v`, by forward differentiation: `(B, *shape) -> (B, *shape)`."""
         return torch.func.jvp(lambda x: self(x, sigma), (x.contiguous(),), (v.contiguous(),))[1]
+
+    def sources(self) -> list[Denoiser]:
+        """The priors of the independent sources that a signal is packed of: itself where it is one."""
+        return [self]
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Whether one signal of this shape (no batch axis) fits."""
@@ -64,6 +70,7 @@ class Rescaled(Denoiser):
         self.shape = prior.shape
         self.sigma_min, self.sigma_max = prior.sigma_min / scale, prior.sigma_max / scale
         self.signal_std = prior.signal_std / scale
+        self.rho = prior.rho
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return (self.prior(x * self.scale + self.shift, sigma * self.scale) - self.shift) / self.scale
@@ -83,7 +90,7 @@ class Wrapper(Denoiser):
         super().__init__()
         self.prior = prior
         self.shape, self.sigma_min, self.sigma_max = prior.shape, prior.sigma_min, prior.sigma_max
-        self.signal_std = prior.signal_std
+        self.signal_std, self.rho = prior.signal_std, prior.rho
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         return self.prior(x, sigma)
@@ -93,6 +100,9 @@ class Wrapper(Denoiser):
 
     def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
         return self.prior.jvp(x, sigma, v)
+
+    def sources(self) -> list[Denoiser]:
+        return self.prior.sources()
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         return self.prior.accepts(shape)

@@ -110,6 +110,11 @@ class UNet(nn.Module):
         self.grow = nn.ModuleList(nn.ConvTranspose2d(widths[k + 1], widths[k], 2, stride=2, bias=False) for k in steps)
         self.up = nn.ModuleList(level(k) for k in steps)
 
+    def hidden(self) -> list[nn.Parameter]:
+        """The weights of the convolutions between the stems and the heads."""
+        ends = {id(p) for part in (self.stems, self.heads) for p in part.parameters()}
+        return [p for p in self.parameters() if p.ndim == 4 and id(p) not in ends]
+
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         channels, (height, width) = str(x.shape[1]), x.shape[2:]
         x = pad_to_multiple(x, 2 ** len(self.shrink))
@@ -184,3 +189,17 @@ class EDMDenoiser(Denoiser):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=has_fast_bf16(x.device) and own == torch.float32):
             f = self.network(inputs, c_noise)
         return (self.sigma_data / norm) ** 2 * x + sigma * self.sigma_data / norm * f.to(x.dtype)  # c_skip, c_out
+
+
+def compile_networks(prior: Denoiser) -> None:
+    """Have `torch.compile` fuse the layers of the `UNet`s in a prior: a quarter less time a call, after a minute for
+    each size of picture. Needs a C++ compiler. Results differ by rounding.
+
+    Raises:
+        ValueError: there is none in it.
+    """
+    networks = [module for module in prior.modules() if isinstance(module, UNet)]
+    if not networks:
+        raise ValueError(f"{type(prior).__name__} holds no network that can be compiled: leave out compile=true")
+    for network in networks:
+        network.compile(dynamic=False)

@@ -55,6 +55,9 @@ class Product(Denoiser):
         sources = zip(self.parts, self.pack.split(x), strict=True)
         return self.pack.join([part(v, sigma) for part, v in sources])
 
+    def sources(self) -> list[Denoiser]:
+        return [cast(Denoiser, part) for part in self.parts]
+
     def covariance(self, x: Tensor, sigma: float) -> Covariance:
         """Block-diagonal: each source's own."""
         sources = zip(self.parts, self.pack.split(x), strict=True)

@@ -50,6 +50,7 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
         raise InputError(folder, kinds[not noise], kinds[noise], cure)
     try:
         denoiser = EDMDenoiser(UNet(**config["network"]), **config["denoiser"])
+        denoiser.rho = float(config.get("rho", 0))
         units = config["units"]
         prior = Rescaled(denoiser, units["scale"], units["shift"])
     except (KeyError, TypeError, ValueError) as error:
@@ -92,6 +93,8 @@ def save_prior(
         config["noise"] = True
     if score is not None:
         config["score"] = score
+    if denoiser.rho:
+        config["rho"] = denoiser.rho
     weights = {k: v.detach().cpu().half().contiguous() for k, v in denoiser.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))

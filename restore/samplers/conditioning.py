@@ -19,18 +19,17 @@ def draw_given_data(problem: Problem, guess: Tensor, variance: float, rng: Draws
     """A draw of `x ~ N(guess, variance I)` given `y`, `(B, *ishape)`: exact for a linear operator and Gaussian noise,
     else the end of `langevin_steps` steps of Langevin dynamics."""
     if isinstance(problem.operator, LinearOperator) and isinstance(problem.noise, Gaussian):
-        return exact_draw(problem, guess, variance, rng)
+        return exact_draw(*problem.linear_gaussian, problem.y, guess, variance, rng)
     return langevin_draw(problem, guess, variance, rng, langevin_steps)
 
 
-def exact_draw(problem: Problem, guess: Tensor, variance: float, rng: Draws) -> Tensor:
+def exact_draw(A: LinearOperator, sigma_y: float, y: Tensor, guess: Tensor, variance: float, rng: Draws) -> Tensor:
     """An exact draw of `x ~ N(guess, variance I)` given `y = A x + N(0, sigma_y^2 I)`, `(B, *ishape)`.
 
     Perturb and solve (Papandreou and Yuille 2010): draw `x` and `y` from the joint law, then move by the difference.
     """
-    A, sigma_y = problem.linear_gaussian
     z = guess + math.sqrt(variance) * rng.normal(A.ishape, like=guess)
-    return z + A.pull(problem.y + sigma_y * white_data(A, rng, guess) - A.forward(z), sigma_y**2 / variance)
+    return z + A.pull(y + sigma_y * white_data(A, rng, guess) - A.forward(z), sigma_y**2 / variance)
 
 
 def white_data(A: LinearOperator, rng: Draws, like: Tensor) -> Tensor:

@@ -43,7 +43,6 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
-from operators.noise import Gaussian
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
@@ -85,8 +84,8 @@ class FPS(ParticleSampler):
         path = math.sqrt(self._above(sigma, prior)) * self._noise(A, rng, problem.y)
         s2 = sigma_y**2 + self.c**2 * self._above(sigma, prior)
         start = problem.y.new_zeros(len(rows), *A.ishape)
-        seen = Problem((problem.y + path).repeat_interleave(self.particles, 0), A, Gaussian(math.sqrt(s2)))
-        x = exact_draw(seen, start, sigma**2, rows)
+        seen = (problem.y + path).repeat_interleave(self.particles, 0)
+        x = exact_draw(A, math.sqrt(s2), seen, start, sigma**2, rows)
         return Filtered(x, x.new_zeros(len(rng), self.particles, dtype=torch.float64), path, State(x))
 
     def step(
@@ -111,9 +110,9 @@ class FPS(ParticleSampler):
         was = x.before if x.before.m is None else x.before._replace(m=x.before.m[kept])
         mean, std = kernel(here, extrapolated(was, D, sigma, tau), sigma, tau)
         rho = s2_next / s2
-        left = Problem(after - rho * before + A.forward(rho * here - mean), A, Gaussian(math.sqrt(s2_next * (1 - rho))))
-        log_p = evidence(A, left.y, std**2, left.linear_gaussian[1])
-        there = mean + exact_draw(left, torch.zeros_like(mean), std**2, Particles(rng, self.particles))
+        left, noise = after - rho * before + A.forward(rho * here - mean), math.sqrt(s2_next * (1 - rho))
+        log_p = evidence(A, left, std**2, noise)
+        there = mean + exact_draw(A, noise, left, torch.zeros_like(mean), std**2, Particles(rng, self.particles))
         return Filtered(there, log_w + log_p.reshape(log_w.shape), path, State(here, D, sigma))
 
     def _above(self, sigma: float, prior: Denoiser) -> float:

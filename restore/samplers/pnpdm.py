@@ -1,6 +1,7 @@
 """PnP-DM: a Gibbs sampler between a signal that fits the data and one that the prior finds plausible.
 
-Use: nonlinear operators such as JPEG; linear ones with noise well above its last coupling, in a thousand calls.
+Use: nonlinear operators such as JPEG; linear ones with noise well above its last coupling, in a thousand calls; noise
+of few strong parts, such as writing, that has a prior of its own.
 
 Wu, Sun, Chen, Zhang, Yue, Bouman, "Principled Probabilistic Imaging using Diffusion Models as Plug-and-Play Priors",
 NeurIPS 2024 (Alg. 1).
@@ -16,7 +17,10 @@ than it should be, the less so the smaller the last `rho`, where the two signals
 Departures: the reverse diffusion starts at `rho` itself, where the released code takes the nearest level of a fixed
 grid; it is integrated by a second-order rule. Langevin dynamics find their own step size and start from a draw of the
 coupling (`conditioning.langevin_draw`). One draw is the end of one chain. Default of `sigma_min`: for signals in [0,
-1], chosen on the exactness problems.
+1], chosen on the exactness problems. Independent sources (`HStack` and `Product`) take their turns, each given what is
+left of the data without the others: where the coupling is well above `sigma_y`, all the residual is put to each of
+them, where both at once would share it and hardly move. Where their operators are not rotations, the turns agree on
+one law only as `rho` falls.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import torch
 from torch import Tensor
 
 from operators.base import Operator
+from operators.compose import HStack
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
@@ -72,7 +77,18 @@ class PnPDM(Sampler):
         return prior(super().init(problem, prior, rng), float(self.ladder(prior)[0]))
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
-        z = draw_given_data(problem, x, sigma**2, rng, self.langevin_steps)
+        H, priors = problem.operator, prior.sources()
+        if not (isinstance(H, HStack) and len(priors) == len(list(H.parts))):
+            return self.turn(x, sigma, problem, prior, rng)
+        sources = H.pack.split(x)
+        for i, (A, own) in enumerate(zip(H.parts, priors, strict=True)):
+            left = problem.y - H.forward(H.pack.join(sources)) + A.forward(sources[i])
+            sources[i] = self.turn(sources[i], sigma, Problem(left, A, problem.noise), own, rng)
+        return H.pack.join(sources)
+
+    def turn(self, x: Tensor, rho: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
+        """`z` given `x` and `y`, then `x` given `z`: `(B, *ishape) -> (B, *ishape)`."""
+        z = draw_given_data(problem, x, rho**2, rng, self.langevin_steps)
         return run_down(
-            "sde", z, sigma, self.sde_steps, self.rho, prior, lambda: rng.normal(problem.operator.ishape, like=x)
+            "sde", z, rho, self.sde_steps, self.rho, prior, lambda: rng.normal(problem.operator.ishape, like=x)
         )

@@ -41,6 +41,7 @@ from restore.cli.restoring import drawing, undoing
 from restore.cli.settings import settings
 from restore.cli.working import restored
 from restore.intervals import CLIPPED, clipped
+from restore.memory import keep_freed_memory
 from restore.priors.store import find_prior
 from restore.scoring import judged
 from restore.uncertainty import calibration
@@ -202,6 +203,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     calibration.WINDOW = args.window
     pictures = (
         ((f"{path.parent.name}_{path.stem}", Image.open(path)) for path in find_pictures(args.data))

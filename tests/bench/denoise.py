@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from restore.memory import keep_freed_memory
 from restore.priors.base import Denoiser
 from restore.priors.store import load_prior
 
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="put the tables between the markers of this file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     prior = load_prior(args.prior)
     text = "\n\n".join(table(prior, name, args.data) for name in SETS)
     print(text)

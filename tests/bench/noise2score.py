@@ -7,7 +7,8 @@
 Every network sees noisy versions of Train400 that are made once, except the supervised twin, which also sees the clean
 pictures: the same network, the same number of pictures per step and the same number of steps. Nothing is selected: the
 averaged weights of the last step are scored. The blind network of a kind of noise sees a random level per picture.
-Finished trainings and scores are kept in the output folder and not repeated; the table is printed from them.
+Finished trainings and scores are kept in the output folder and not repeated, a training that was stopped goes on where
+it wrote its last checkpoint; the table is printed from what there is.
 
 `--levels` estimates type and level of the noise of twelve pictures (Set12) at nine settings, from each picture alone;
 with `--score FOLDER` also by the published medians on that folder's score.
@@ -21,10 +22,11 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -38,10 +40,14 @@ from restore.denoisers.adaptive import estimate_law, law_from_score
 from restore.denoisers.score import ScoreNetwork
 from restore.denoisers.tweedie import Tweedie, as_tweedie
 from restore.files import atomic_write
-from restore.learn.base import clean as clean_batch
+from restore.learn.base import Batch, Objective
+from restore.learn.data import Patches
+from restore.learn.gr2r import GR2R
 from restore.learn.noise2score import Noise2Score
-from restore.learn.train import Recipe
-from restore.priors.base import Denoiser
+from restore.learn.pure import PURE
+from restore.learn.sure import SURE
+from restore.learn.train import Recipe, Trainer
+from restore.priors.base import Denoiser, per_row
 from restore.priors.network import EDMDenoiser, UNet
 from restore.priors.store import load_prior, save_prior
 
@@ -53,12 +59,15 @@ NOISES: dict[str, Callable[[float], NoiseModel]] = {
 # Random levels of the blind networks, log-uniform, as published.
 BLIND = {"gaussian": (20.0, 55.0), "poisson": (0.005, 0.1), "gamma": (40.0, 120.0)}
 CONDITIONS = ("gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50")
-METHODS = ("noise2score", "supervised", "blind")
+METHODS = ("noise2score", "supervised", "blind", "one_shot", "gr2r")
+EVERY = 500  # steps between checkpoints
 ROWS = {
     "noise2score published": "Noise2Score, published estimator",
     "noise2score shifted": "**Noise2Score, shifted estimator**",
     "blind shifted": "blind Noise2Score, level known",
     "blind estimated": "blind Noise2Score, type and level estimated",
+    "one_shot": "SURE / PURE",
+    "gr2r": "GR2R, split at random",
     "supervised": "supervised twin",
 }
 # Kim and Ye 2021, Table 2, for (BSD68, Set12) in the order of CONDITIONS; BM3D of Poisson noise is with Anscombe's
@@ -121,49 +130,60 @@ def noisy_versions(clean: list[Tensor], condition: Condition) -> list[Tensor]:
     ]
 
 
-def patches(pairs: list[Tensor], recipe: Recipe, rng: torch.Generator) -> Tensor:
-    """`(batch, 2, patch, patch)` in `[-1, 1]`: noisy and clean, turned and flipped alike."""
-    cuts = []
-    for _ in range(recipe.batch):
-        i, top, left, turns, flip = torch.rand(5, generator=rng).tolist()
-        whole = pairs[int(i * len(pairs))]
-        top, left = (int(t * (n - recipe.patch + 1)) for t, n in zip((top, left), whole.shape[-2:], strict=True))
-        cut = whole[..., top : top + recipe.patch, left : left + recipe.patch].rot90(int(4 * turns), (-2, -1))
-        cuts.append(cut.flip(-1) if flip < 0.5 else cut)
-    return 2 * torch.cat(cuts) - 1
+@dataclass(frozen=True, kw_only=True)
+class Twin(Objective):
+    """`|D(y) - x|^2` over the variance of the noise at mid-grey; pictures of two channels, noisy `y` and clean `x`."""
+
+    supervised: ClassVar[bool] = True
+
+    def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
+        y, x = batch.x.chunk(2, 1)
+        return ((denoiser(y, batch.sigma) - x) / per_row(batch.sigma, x)).square().flatten(1).mean(1)
+
+    def trusted(self, denoiser: Denoiser, noises: Mapping[int, Sequence[float]]) -> tuple[float, float]:
+        return noises[1][0], noises[1][0]
 
 
-def train(condition: Condition, supervised: bool, data: Path, args: argparse.Namespace) -> EDMDenoiser:
-    """The averaged network after the last step, in `[-1, 1]`."""
+def objective(condition: Condition, method: str) -> Objective:
+    law = as_tweedie(condition.noise())
+    if method == "supervised":
+        return Twin()
+    if method == "one_shot":
+        return PURE(gain=2 * law.phi) if condition.kind == "poisson" else SURE()
+    if method == "gr2r":
+        return GR2R(kind=condition.kind, phi=law.phi)  # type: ignore[arg-type]
+    return Noise2Score(rho=law.rho)
+
+
+def train(condition: Condition, method: str, folder: Path, args: argparse.Namespace) -> None:
+    """Write the averaged network of the last step to `folder`; a training that was stopped goes on."""
     torch.manual_seed(0)
-    recipe = Recipe(steps=args.steps, batch=args.batch, patch=args.patch)
-    clean = grey(data / "images" / "train_bsd400_gray")
-    pairs = [torch.cat([y, x], 1) for y, x in zip(noisy_versions(clean, condition), clean, strict=True)]
-    net, average = (EDMDenoiser(UNet((1,), args.widths, args.blocks), sigma_min=condition.scale) for _ in range(2))
-    average.load_state_dict(net.state_dict())
+    clean = grey(args.data / "images" / "train_bsd400_gray")
+    pictures = [2 * y[0] - 1 for y in noisy_versions(clean, condition)]
+    if method == "supervised":
+        pictures = [torch.cat([y, 2 * x[0] - 1]) for y, x in zip(pictures, clean, strict=True)]
+    patches = Patches(pictures, args.patch, shrink=0.0, noise=[condition.scale] * len(pictures))
+    net = EDMDenoiser(UNet((1,), args.widths, args.blocks))
     net.to(memory_format=channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
-    )
-    rng, start = torch.Generator().manual_seed(1), time.monotonic()
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
-        y, x = patches(pairs, recipe, rng).chunk(2, 1)
-        if supervised:
-            loss = (net(y, condition.scale) - x).square().mean() / condition.scale**2
-        else:
-            loss = Noise2Score().at(step / recipe.steps).loss(net, clean_batch(y), rng).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-        optimizer.step()
-        keep = min(recipe.ema, (step + 1) / (step + 11))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - keep)
-        if (step + 1) % 500 == 0:
-            print(f"  step {step + 1}/{recipe.steps}, {time.monotonic() - start:.0f} s", flush=True)
-    return average
+    goal = objective(condition, method)
+    net.rho = goal.rho
+    net.sigma_min, net.sigma_max = goal.trusted(net, patches.noises())
+    recipe = Recipe(steps=args.steps, batch=args.batch, patch=args.patch)
+    trainer = Trainer(net, goal, patches, recipe, seed=0)
+    state = folder.with_suffix(".state.pt")
+    if state.exists():
+        trainer.load_state_dict(torch.load(state, weights_only=True))
+        print(f"  goes on at step {trainer.done}", flush=True)
+    start = time.monotonic()
+    while trainer.done < recipe.steps:
+        trainer.step()
+        if trainer.done % EVERY == 0:
+            print(f"  step {trainer.done}/{recipe.steps}, {time.monotonic() - start:.0f} s", flush=True)
+            with atomic_write(state) as temporary:
+                torch.save(trainer.state_dict(), temporary)
+    net.load_state_dict(trainer.average)
+    save_prior(net, folder)
+    state.unlink(missing_ok=True)
 
 
 def score_estimates(prior: Denoiser, noise: NoiseModel, blind: bool) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -206,13 +226,14 @@ def run(text: str, method: str, args: argparse.Namespace) -> None:
     results = args.output / f"{kind}_{level}_{method}.json"
     if results.exists():
         return
+    if method == "one_shot" and kind == "gamma":
+        return
     if not (folder / "config.json").exists():
         print(f"training {folder.name}", flush=True)
-        net = train(Condition(kind, None) if blind else condition, method == "supervised", args.data, args)
-        save_prior(net, folder)
+        train(Condition(kind, None) if blind else condition, method, folder, args)
     prior = load_prior(folder)
-    if method == "supervised":
-        estimates = {"supervised": lambda y: prior(y, prior.sigma_min)}
+    if method in ("supervised", "one_shot", "gr2r"):
+        estimates = {method: lambda y: prior(y, prior.sigma_min)}
     else:
         estimates = score_estimates(prior, condition.noise(), blind)
     found = score(estimates, condition.noise(), args.data)

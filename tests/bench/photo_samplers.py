@@ -25,6 +25,7 @@ from tasks import FIRST, FOUR, Task, find_pictures, load, psnr, ssim
 from torch import Tensor
 
 from restore.core import Restoration, restore
+from restore.memory import keep_freed_memory
 from restore.priors.base import Denoiser
 from restore.priors.store import load_prior
 from restore.samplers.base import Sampler, SamplerError
@@ -168,6 +169,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     prior = load_prior(args.prior)
     digest = fingerprint(prior)
     done = {(r["task"], r["file"], r["config"]): r for r in recorded(args.results)}

@@ -26,6 +26,7 @@ from tasks import TASKS, Task, find_pictures, load, psnr, ssim
 from torch import Tensor
 
 from restore.core import restore
+from restore.memory import keep_freed_memory
 from restore.priors.base import Denoiser
 from restore.priors.store import load_prior
 from restore.problem import Problem
@@ -131,6 +132,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     prior = load_prior(args.prior)
     digest = fingerprint(prior)
     done = {(r["task"], r["file"], r["config"], r["draws"] > 1): r for r in recorded(args.results)}

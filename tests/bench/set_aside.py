@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from restore.core import Restoration, restore
+from restore.memory import keep_freed_memory
 from restore.priors.store import load_prior
 
 CARD = Path(__file__).resolve().parents[2] / "restore/priors/weights/photos/README.md"
@@ -60,6 +61,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     prior = load_prior(args.prior)
     truths = pictures(args.data, args.crop)
     choices = [
