@@ -107,21 +107,23 @@ def test_one_large_picture_is_enough(capsys):
 
 
 @pytest.mark.slow
-def test_what_is_learnt_takes_noise_away(capsys):
+def test_what_is_learnt_takes_noise_away(capsys, monkeypatch):
     """Short as the training is; for Gaussian noise and for counts of light, whose type is found."""
+    monkeypatch.setattr(selfsupervising, "NETWORK", {"widths": (16, 32), "blocks": (1, 1), "batch": 8})
+    monkeypatch.setattr(selfsupervising, "PATCH", 32)
     photo(size=(192, 256), sigma=0.1)
     photo("truth.png", size=(192, 256), sigma=0)
     y = counts("counts.tif", size=(256, 256))
-    words = ["--self-supervised", "--train-steps", "150"]
+    words = ["--self-supervised", "--train-steps", "500"]
     status, out, _ = command(capsys, "denoise", "photo.png", *words, "--ref", "truth.png")
     assert status == 0 and "estimated: Gaussian" in out
     psnr = json.loads(Path("photo_denoised.run.json").read_text())["result"]["psnr"]
-    assert psnr > 21  # 20.2 before
+    assert psnr > 23  # 20.2 before
     status, out, _ = command(capsys, "denoise", "counts.tif", *words)
     assert status == 0 and "noise: Poisson, gain" in out and "estimated: Poisson" in out
     x = photographs.camera()[100:356, 200:456] / 255 * 3000
     got = read_picture("counts_denoised.tif").data[0]
-    assert np.square(got - x).mean() < 0.8 * np.square(y - x).mean()
+    assert np.square(got - x).mean() < 0.5 * np.square(y - x).mean()
     record = json.loads(Path("counts_denoised.run.json").read_text())
     gain = float(record["noise"]["is"].split("gain ")[1].split(" ")[0])
     assert gain * y.max() == pytest.approx(60, rel=0.25)
