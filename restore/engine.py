@@ -36,10 +36,11 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise level a problem is posed with, in [0, 1] units, and where it came from."""
+    """The noise level a problem is posed with, in [0, 1] units, and where it came from; in words if not white."""
 
     sigma: float
     estimated: bool
+    words: str = ""
 
 
 @dataclass(frozen=True)

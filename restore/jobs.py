@@ -11,15 +11,17 @@ import numpy as np
 import torch
 
 from operators import kernels
+from operators.noise import Gamma, Gaussian, Poisson
+from restore.denoisers.adaptive import estimate_law, limits_of
+from restore.denoisers.posterior import PosteriorMean, at_mid_grey, in_units, in_words, of_std
+from restore.denoisers.tweedie import as_tweedie
 from restore.engine import Noise, Outcome, Progress, judge_noise, run
 from restore.errors import InputError
 from restore.modalities.image import Picture, mask_from_alpha, read_mask, read_picture
+from restore.modalities.units import Units, own_units
 from restore.priors.base import Denoiser
 from restore.samplers.base import Sampler, SamplerError
 from restore.tasks import Deblur, Denoise, Inpaint, Make, Task, Unrestorable, Upscale
-
-# A picture whose largest value is below this is stretched: 12 bits of a camera in 16 bits of a file reach 1/16.
-LITTLE = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Request:
     Attributes:
         verb: `denoise`, `inpaint`, `deblur` or `upscale`.
         settings: the composed settings.
-        noise: standard deviation in the units of the file; `None` estimates it.
+        noise: standard deviation in the units of the file (gain of Poisson and `k` of Gamma noise, which only a score
+            knows); `None` estimates it.
         mask, invert_mask: for `inpaint`: a picture, or a folder with a mask of each picture's name.
         draws: how many; 0 is the posterior mean of denoising in one call of the prior.
         extras: whether samples, spread and panel are written.
@@ -84,24 +87,6 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Units:
-    """`file value = low + (high - low) * value`: how the numbers of a file become numbers in [0, 1]."""
-
-    low: float = 0.0
-    high: float = 1.0
-
-    @property
-    def scale(self) -> float:
-        return self.high - self.low
-
-    def inward(self, data: np.ndarray) -> np.ndarray:
-        return data if (self.low, self.high) == (0.0, 1.0) else (data - np.float32(self.low)) / np.float32(self.scale)
-
-    def outward(self, data: np.ndarray) -> np.ndarray:
-        return data if (self.low, self.high) == (0.0, 1.0) else data * np.float32(self.scale) + np.float32(self.low)
-
-
-@dataclass(frozen=True)
 class Prepared:
     """A picture that has been read, judged and found fit.
 
@@ -140,7 +125,10 @@ def prepare(job: Job, request: Request, tools: Tools) -> Prepared:
     missing = _missing(picture, request)
     # What stands in the holes decides neither the units nor whether the picture is grey.
     known = picture.data if missing is None else picture.data[:, ~missing]
-    units, notes = _own_units(picture, known) if request.separated else _units(picture, known)
+    if request.separated:
+        units, notes = _recorded_units(picture, known)
+    else:
+        units, notes = _units(picture, known, tools.prior)
     data, copies = units.inward(picture.data), 1
     if len(known) == 3 and np.array_equal(known[0], known[1]) and np.array_equal(known[0], known[2]):
         data, copies = data[:1], 3
@@ -158,6 +146,8 @@ def prepare(job: Job, request: Request, tools: Tools) -> Prepared:
         raise InputError(job.source, error.seen, error.wanted, error.cure) from error
     if noise.sigma > tools.prior.sigma_max:
         notes.append(f"the noise is stronger than the prior was trained for (up to {tools.prior.sigma_max:g})")
+    if noise.sigma < 0.9 * tools.prior.sigma_min:
+        notes.append(f"the noise is weaker than the prior was trained for (from {tools.prior.sigma_min:.2g})")
     return Prepared(job, task, noise, units, like, copies, sha256(job.source), (*picture.notes, *notes))
 
 
@@ -167,10 +157,11 @@ def execute(prepared: Prepared, request: Request, tools: Tools, progress: Progre
     Raises:
         InputError: no data in a tile, or the sampler cannot do it.
     """
+    sigma = prepared.noise.sigma
     try:
-        return run(
+        outcome = run(
             prepared.task,
-            prepared.noise.sigma,
+            sigma,
             tools.prior,
             tools.sampler if request.draws else None,
             draws=max(request.draws, 1),
@@ -182,6 +173,10 @@ def execute(prepared: Prepared, request: Request, tools: Tools, progress: Progre
             progress=progress,
             noise_prior=tools.noise_prior,
         )
+        if isinstance(tools.prior, PosteriorMean) and tools.prior.rho:  # sigma is the noise of mid-grey, not of all
+            mean = of_std(tools.prior.rho, sigma).variance(torch.from_numpy(prepared.task.data)).double().mean()
+            outcome = replace(outcome, data_fit=outcome.data_fit * sigma / float(mean.sqrt()))
+        return outcome
     except Unrestorable as error:
         raise InputError(prepared.job.source, error.seen, error.wanted, error.cure) from error
     except SamplerError as error:
@@ -220,20 +215,15 @@ def _missing(picture: Picture, request: Request) -> np.ndarray | None:
     return read_mask(request.mask, picture.data.shape[1:], request.invert_mask)
 
 
-def _units(picture: Picture, known: np.ndarray) -> tuple[Units, list[str]]:
-    """8-bit pictures are used as they are. Others are mapped to [0, 1] if they lie outside of it or fill little of it,
-    because a prior knows pictures whose whites are near 1."""
-    low, high = float(known.min()), float(known.max())
-    if picture.depth == "uint8" or (low >= 0 and LITTLE < high <= 1):
-        return Units(), []
-    if low >= 0 and high <= 1:
-        low = 0.0
-    if low == high:
-        raise InputError(picture.path, f"all values are {low:g}", "a picture", "check how it was saved")
-    return Units(low, high), [f"values {low:.4g} to {high:.4g} are mapped to 0 to 1 for the work, and back"]
+def _units(picture: Picture, known: np.ndarray, prior: Denoiser) -> tuple[Units, list[str]]:
+    rho = prior.rho if isinstance(prior, PosteriorMean) else None
+    units = own_units(picture, known, noisy=rho is not None, from_zero=bool(rho))
+    if units == Units():
+        return units, []
+    return units, [f"values {units.low:.4g} to {units.high:.4g} are mapped to 0 to 1 for the work, and back"]
 
 
-def _own_units(picture: Picture, known: np.ndarray) -> tuple[Units, list[str]]:
+def _recorded_units(picture: Picture, known: np.ndarray) -> tuple[Units, list[str]]:
     """The units of the recordings that a prior on noise was learnt on: whites near 1, whatever the picture reaches.
 
     Raises:
@@ -267,10 +257,26 @@ def _task(
 
 def _noise(task: Task, picture: Picture, units: Units, request: Request, tools: Tools) -> Noise:
     if request.sigma is not None:
-        return Noise(request.sigma, estimated=request.noise is None)
+        words = in_words(of_std(tools.prior.rho, request.sigma)) if isinstance(tools.prior, PosteriorMean) else ""
+        return Noise(request.sigma, request.noise is None, words)
+    limits = None if picture.depth == "float32" else (0.0, 1.0)
+    if isinstance(tools.prior, PosteriorMean):
+        return _of_score(task.data, units, limits, request, tools.prior)
     if request.noise is not None:
         return Noise(request.noise / units.scale, estimated=False)
     rounding = {"uint8": 1 / 255, "uint16": 1 / 65535, "float32": 0.0}[picture.depth] / 12**0.5 / units.scale
-    limits = None if picture.depth == "float32" else (0.0, 1.0)
     prior = tools.prior if tools.noise_prior is None else None
     return judge_noise(task, limits, max(rounding, tools.prior.sigma_min), prior, tools.device)
+
+
+def _of_score(
+    data: np.ndarray, units: Units, limits: tuple[float, float] | None, request: Request, prior: PosteriorMean
+) -> Noise:
+    """The noise of a picture that a score restores: of the type that is known, its level given or by the picture."""
+    if request.noise is not None:
+        kind = Gaussian if prior.rho == 0 else Poisson if prior.rho == 1 else Gamma
+        law, estimated = in_units(as_tweedie(kind(request.noise)), units.scale), False
+    else:
+        found = estimate_law([data], prior.rho, limits_of(limits, prior.rho))
+        law, estimated = found or of_std(prior.rho, prior.usual), True
+    return Noise(max(at_mid_grey(law), prior.sigma_min), estimated, in_words(law))

@@ -169,6 +169,7 @@ def write(
             "sigma": prepared.noise.sigma * prepared.units.scale,
             "sigma_in_unit_range": prepared.noise.sigma,
             "estimated": prepared.noise.estimated,
+            "is": prepared.noise.words or None,
         },
         "result": {
             "is": what_it_is(outcome.draws),

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+from restore.denoisers.tweedie import Tweedie
 from restore.errors import InputError
 from restore.learn import base, gsure
 from restore.learn.ambient import Ambient
 from restore.learn.base import Batch, sure
-from restore.learn.data import LUMINANCE, Patches, load_pictures, read_noisy
+from restore.learn.data import LUMINANCE, Patches, load, read_noisy
 from restore.learn.dsm import DSM
 from restore.learn.gsure import GSURE
 from restore.learn.pure import PURE
@@ -390,19 +391,20 @@ def without_noise(tmp_path_factory):
 
 def test_noisy_pictures_are_read_as_they_are(noisy, tmp_path, caplog):
     paths = sorted(noisy.glob("*.tif"))
-    y = read_noisy(paths[0])
+    y, scale = read_noisy(paths[0])
+    assert scale == 1
     assert y.shape == (3, 40, 48) and float(y.max()) > 1  # beyond white: not clipped
     assert np.allclose((y + 1) / 2, tifffile.imread(paths[0]).transpose(2, 0, 1), atol=1e-6)
     deep = np.arange(20 * 20, dtype=np.uint16).reshape(20, 20) * 160
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    assert np.allclose((read_noisy(tmp_path / "deep.png")[0] + 1) / 2, deep / 65535, atol=1e-6)
+    assert np.allclose((read_noisy(tmp_path / "deep.png").pixels[0] + 1) / 2, deep / 65535, atol=1e-6)
     (tmp_path / "broken.tif").write_bytes(paths[0].read_bytes()[:200])
-    assert len(load_pictures([*paths, tmp_path / "broken.tif"], read=read_noisy)) == 8
+    assert len(load([*paths, tmp_path / "broken.tif"], read_noisy)) == 8
     assert "broken.tif" in caplog.text
 
 
 def test_patches_say_what_noise_they_carry_and_are_not_shrunk(noisy):
-    pictures = load_pictures(sorted(noisy.glob("*.tif")), read=read_noisy)
+    pictures = [p.pixels for p in load(sorted(noisy.glob("*.tif")), read_noisy)]
     flat = [p - 2 * torch.from_numpy(scene(i)) + 1 for i, p in enumerate(pictures)]  # the noise alone
     byte = torch.full((3, 40, 48), 127, dtype=torch.uint8)
     patches = Patches([*flat, byte], 16, grey=0.5, shrink=1.0, noise=[0.4] * 8 + [0.0])
@@ -430,9 +432,10 @@ class Mid(Denoiser):
 def test_transparent_pixels_are_not_seen_where_the_objective_can_use_that(tmp_path):
     pixels = np.full((24, 24, 4), 200, np.uint8)
     pixels[:, :12, 3] = 0
+    pixels[::2, :, 0] = 201
     Image.fromarray(pixels, "RGBA").save(tmp_path / "half.png")
-    assert not read_noisy(tmp_path / "half.png").isnan().any()
-    batch = Patches([read_noisy(tmp_path / "half.png", masked=True)], 24, grey=0.5, noise=[0.1]).batch(
+    assert not read_noisy(tmp_path / "half.png").pixels.isnan().any()
+    batch = Patches([read_noisy(tmp_path / "half.png", masked=True).pixels], 24, grey=0.5, noise=[0.1]).batch(
         4, torch.Generator().manual_seed(0)
     )
     assert batch.mask is not None and batch.mask.shape == batch.x.shape
@@ -468,7 +471,6 @@ def test_what_does_not_fit_is_refused_in_words(noisy, tmp_path, objective, optio
         ("sure_score", (0.001, 10)),
         ("ambient", (0.2, 10)),
         ("gsure", (0.2, 10)),
-        ("pure", (0.0707, 0.0707)),
     ],
 )
 def test_a_prior_is_trusted_where_it_was_trained(noisy, tmp_path, objective, bounds):
@@ -477,19 +479,35 @@ def test_a_prior_is_trusted_where_it_was_trained(noisy, tmp_path, objective, bou
     assert (prior.sigma_min, prior.sigma_max) == pytest.approx(bounds, rel=0.01)
     card = (tmp_path / "README.md").read_text()
     assert "Learnt from 7 noisy pictures (white noise of std 0.2" in card and "| data_noise | 0.2 |" in card
-    assert not (tmp_path / "spectra.safetensors").exists()  # what it gets wrong shows on clean pictures only
+    assert (tmp_path / "spectra.safetensors").exists() == (objective != "gsure")  # a mask hides what it gets wrong
     x = torch.rand(1, 3, 20, 20)
     assert bool(prior(x, 0.2).isfinite().all())
 
 
-def test_noise_that_is_not_white_is_learnt_in_grey_or_in_colour(noisy, tmp_path):
+def test_noise_that_is_not_white_is_learnt_in_grey_and_in_colour_apart(noisy, tmp_path):
     """The luminance of Poisson noise is not Poisson noise."""
-    learn([noisy], tmp_path / "colour", objective="pure", steps=1, **RUN)
-    prior = load_prior(tmp_path / "colour")
+    for folder in ("colour", "grey"):
+        (tmp_path / folder).mkdir()
+    for path in sorted(noisy.glob("*.tif")):
+        tifffile.imwrite(tmp_path / "colour" / path.name, np.abs(tifffile.imread(path)), photometric="rgb")
+    tifffile.imwrite(tmp_path / "grey" / "grey.tif", np.random.default_rng(0).random((40, 48), np.float32))
+    learn([tmp_path / "colour"], tmp_path / "one", objective="pure", steps=1, **RUN)
+    prior = load_prior(tmp_path / "one")
     assert prior.accepts((3, 8, 8)) and not prior.accepts((1, 8, 8))
-    tifffile.imwrite(tmp_path / "grey.tif", np.random.default_rng(0).random((40, 48), np.float32))
-    with pytest.raises(InputError, match="grey and coloured pictures"):
-        learn([noisy, tmp_path], tmp_path / "both", objective="pure", steps=1, **RUN)
+    assert (prior.sigma_min, prior.sigma_max) == pytest.approx((0.0707, 0.0707), rel=0.01)
+    both = [tmp_path / "colour", tmp_path / "grey"]
+    learn(both, tmp_path / "both", objective="pure", steps=1, data_noise=Tweedie(1, 0.02), **RUN)
+    prior = load_prior(tmp_path / "both")
+    assert prior.accepts((3, 8, 8)) and prior.accepts((1, 8, 8))
+    assert prior.sigma_max == pytest.approx((0.04 / 4) ** 0.5, rel=0.01)  # the gain that was told
+    patches = Patches([torch.zeros(1, 20, 20), torch.ones(3, 20, 40)], 16, shrink=0.0, luminance=False)
+    assert patches.grey == pytest.approx(1 / 3) and patches.noises() == {1: [0.0], 3: [0.0]}
+    rng = torch.Generator().manual_seed(0)
+    assert all(bool((b.x == (b.x.shape[1] == 3)).all()) for b in (patches.batch(4, rng) for _ in range(20)))
+    with pytest.raises(InputError, match="none of 7 pictures can be used"):  # negative light
+        learn([noisy], tmp_path / "negative", objective="pure", steps=1, **RUN)
+    with pytest.raises(ValueError, match=r"pure is for Poisson noise, and this is Gaussian, std 0\.2"):
+        learn([noisy], tmp_path / "white", objective="pure", steps=1, data_noise=0.2, **RUN)
 
 
 def test_clean_pictures_beside_noisy_ones_teach_the_low_levels(noisy, without_noise, tmp_path):
@@ -529,7 +547,7 @@ def test_the_validation_of_noisy_pictures_is_near_the_truth():
     clean = [2 * torch.from_numpy(scene(i, (96, 96)))[None] - 1 for i in range(3)]
     rng = torch.Generator().manual_seed(0)
     noisy = [x + 0.4 * torch.randn(x.shape, generator=rng, dtype=x.dtype) for x in clean]
-    found = validate_noisy(Smooth(), SURE(), noisy, 0.4)
+    found = validate_noisy(Smooth(), Ambient(), [(y, 0.4) for y in noisy])
     for kind, sees in (("colour", lambda x: x), ("grey", rgb_to_grayscale)):
         pairs = [(sees(x), sees(y)) for x, y in zip(clean, noisy, strict=True)]
         error = np.mean([float((Smooth()(y, 0.4) - x).square().mean()) / 4 for x, y in pairs])

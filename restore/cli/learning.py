@@ -1,27 +1,36 @@
-"""`restore learn`: a prior from a folder of pictures."""
+"""`restore learn`: a prior from a folder of pictures, clean or noisy."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
-from .options import UsageError, suggestion
+from .options import UsageError, split_overrides, suggestion
 from .planning import check_writable
 from .settings import names
+from .settings import objective as settings_of
 
 
 def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     """Train, or go on training; the exit status."""
+    folders, overrides = split_overrides(options.folders)
+    if not folders:
+        raise UsageError("no folder was named (see `restore learn --help`)")
     known, out = names("objective"), Path(options.output)
-    if options.objective not in known:
-        near = suggestion(options.objective, known)
-        raise UsageError(f"unknown objective {options.objective!r}{near} (known: {', '.join(known)})")
+    asked = options.objective or "dsm"
+    if asked not in known:
+        raise UsageError(f"unknown objective {asked!r}{suggestion(asked, known)} (known: {', '.join(known)})")
+    if options.objective or options.noise is None:
+        settings_of(asked, overrides)  # a mistyped setting is answered before anything heavy is imported
     if out.is_file():
         raise UsageError(f"{out} is a file: give a folder for the prior with -o")
     check_writable(out)
     from restore.learn.train import CHECKPOINT, learn
     from restore.priors.store import WEIGHTS
+
+    from .working import instantiate
 
     found = [path.name for path in sorted(out.iterdir()) if not path.name.startswith(".")] if out.is_dir() else []
     if found and not {CHECKPOINT, WEIGHTS}.intersection(found):
@@ -29,17 +38,52 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = {name: getattr(options, name) for name in ("steps", "batch", "patch") if getattr(options, name)}
     try:
+        name, told = _told(options, [Path(folder) for folder in folders])
+        objective = instantiate(settings_of(name, overrides))
         learn(
-            [Path(folder) for folder in options.folders],
+            [Path(folder) for folder in folders],
             out,
-            objective=options.objective,
+            objective=objective,
             device=None if options.device in (None, "auto") else options.device,
             seed=options.seed,
             resume=not options.restart,
             noise=options.noise_only,
+            clean=[Path(folder) for folder in options.clean],
+            **told,
             **given,
         )
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
     print(f"wrote {out}; use it with {'--noise-prior' if options.noise_only else '--prior'} {out}")
+    if not objective.for_samplers:
+        print(
+            f"{name} learns to denoise pictures like these, at their noise only: it is for `restore denoise`. "
+            "For inpaint, deblur and upscale learn by --objective ambient"
+        )
     return 0
+
+
+def _told(options: argparse.Namespace, folders: list[Path]) -> tuple[str, dict[str, Any]]:
+    """The name of the objective, and what `learn` is told of the noise.
+
+    Raises:
+        InputError: the noise cannot be told.
+    """
+    if options.noise is None:
+        return options.objective or "dsm", {}
+    from restore.learn.data import find_pictures
+
+    from .judging import judge
+
+    law, words = None, ""
+    judged = judge(
+        [p for f in folders for p in ([f] if f.is_file() else find_pictures([f]))], options.noise, folders[0]
+    )
+    law, words = judged.law, judged.words
+    print(f"noise: {words}", flush=True)
+    name = options.objective or ("noise2score" if law.rho else "ambient")
+    if options.objective is None:
+        print(f"objective: {name}")
+    if name == "dsm":
+        print("note: dsm takes noisy pictures for clean ones: what it learns draws their noise too")
+    return name, {"data_noise": judged.told}

@@ -6,8 +6,8 @@ import argparse
 import difflib
 import os
 import re
-from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, NoReturn
 
 OVERRIDE = re.compile(r"^[+~]{0,2}[A-Za-z_][\w./@-]*=")
 
@@ -71,6 +71,30 @@ def noise(text: str) -> float | str:
     return value
 
 
+class Law(NamedTuple):
+    """What `--noise` says of a verb that knows more than Gaussian noise: its type, its level (the std of Gaussian, the
+    gain of Poisson, the `k` of Gamma noise); what is `None` is to be found."""
+
+    kind: str | None
+    level: float | None
+
+
+def law(text: str) -> Law:
+    """`auto`, a type, a number (of Gaussian noise), or type and number, as `poisson:0.02`."""
+    kind, colon, number = text.partition(":")
+    if kind not in ("gaussian", "poisson", "gamma"):
+        if colon or not (re.match(r"^[-+.\d]", text) or text in ("auto", "nan", "inf")):
+            near = suggestion(kind, ("gaussian", "poisson", "gamma", "auto"))
+            hint = "give 0.05, 12/255, poisson:0.02, gamma:50, gaussian, poisson, gamma or auto"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a noise level{near or ': ' + hint}")
+        value = noise(text)
+        return Law(None, None) if isinstance(value, str) else Law("gaussian", value)
+    if not colon:
+        return Law(kind, None)
+    value = noise(number)
+    return Law(kind, None if isinstance(value, str) else value)
+
+
 def positive(text: str) -> float:
     """A noise level that cannot be estimated, because nothing was measured yet."""
     value = noise(text)
@@ -123,11 +147,11 @@ def parser(verb: str) -> Parser:
     return p
 
 
-def _restoring(p: Parser, inputs: str = "+") -> None:
+def _restoring(p: Parser, inputs: str = "+", noises: Callable[[str], float | str | Law] = noise) -> None:
     p.add_argument("inputs", nargs=inputs, metavar="PICTURE|FOLDER|key=value", help="pictures or folders of pictures; "
                    "key=value changes a setting (`restore list settings`)")  # fmt: skip
     p.add_argument("-o", "--output", metavar="OUT", help="output file, or folder for several pictures")
-    _drawing(p)
+    _drawing(p, noises)
     p.add_argument("--ref", metavar="TRUTH", help="the true picture or folder, to print the PSNR of the result")
     _calibration(p)
     p.add_argument("--jobs", type=count, default=1, metavar="N", help="pictures at a time, one thread each")
@@ -141,10 +165,11 @@ def _calibration(p: Parser) -> None:
                    "--samples so that it covers what it says (default: the prior's own, where it fits)")  # fmt: skip
 
 
-def _drawing(p: Parser) -> None:
-    p.add_argument("--noise", type=noise, metavar="S|auto",
+def _drawing(p: Parser, noises: Callable[[str], float | str | Law] = noise) -> None:
+    p.add_argument("--noise", type=noises, metavar="S|auto",
                    help="standard deviation of the noise, in the picture's units: 0.05 or 12/255 "
-                   "(default: estimated)")  # fmt: skip
+                   "(default: estimated)" + ("; with --self-supervised also gaussian, poisson, gamma (the level is "
+                   "estimated), poisson:0.02 (gain), gamma:50 (k)" if noises is law else ""))  # fmt: skip
     p.add_argument("--samples", type=count, metavar="K", help="draw K pictures; the result is their mean; writes them, "
                    "a map of their spread and a panel beside it")  # fmt: skip
     p.add_argument("--sampler", metavar="NAME", help="see `restore list samplers`")
@@ -155,7 +180,11 @@ def _drawing(p: Parser) -> None:
 
 
 def _denoise(p: Parser) -> None:
-    _restoring(p)
+    _restoring(p, noises=law)
+    p.add_argument("--self-supervised", action="store_true", help="learn from these very pictures, then restore them: "
+                   "for noise or pictures that no prior knows; minutes, and the same command goes on where it "
+                   "was stopped")  # fmt: skip
+    p.add_argument("--train-steps", type=count, metavar="N", help="steps of --self-supervised (default: 4000)")
     p.add_argument("--noise-prior", metavar="PATH", help="the noise has a structure, which this folder knows "
                    "(`restore learn --noise-only`); --noise is then the white noise besides it")  # fmt: skip
 
@@ -225,9 +254,15 @@ def _sweep(p: Parser) -> None:
 
 
 def _learn(p: Parser) -> None:
-    p.add_argument("folders", nargs="+", metavar="FOLDER", help="folders of pictures")
+    p.add_argument("folders", nargs="+", metavar="FOLDER|key=value", help="folders of pictures; objective.key=value "
+                   "changes a setting of the objective (`restore list settings`)")  # fmt: skip
     p.add_argument("-o", "--output", required=True, metavar="PRIOR", help="folder for the prior")
-    p.add_argument("--objective", default="dsm", metavar="NAME")
+    p.add_argument("--objective", metavar="NAME", help="dsm (clean pictures; the default), ambient (noisy ones; the "
+                   "default with --noise), sure_score, gsure (seen in part: transparent pixels were not); denoisers "
+                   "only: noise2score and gr2r (any noise), sure, r2r, pure (Poisson)")  # fmt: skip
+    p.add_argument("--noise", type=law, metavar="S|auto", help="the pictures are noisy: standard deviation of the "
+                   "noise, 0.1 or 25/255, or auto; poisson:0.02 (gain) or gamma:50 (k) for noise2score")  # fmt: skip
+    p.add_argument("--clean", nargs="+", default=[], metavar="FOLDER", help="clean pictures besides, for ambient")
     p.add_argument("--steps", type=count, metavar="N")
     p.add_argument("--batch", type=count, metavar="N", help="patches per step")
     p.add_argument("--patch", type=count, metavar="PIXELS", help="side of a patch")

@@ -120,4 +120,6 @@ def _task(prepared: Prepared, request: Request) -> str:
 def _noise(prepared: Prepared) -> str:
     sigma = prepared.noise.sigma * prepared.units.scale
     how = "estimated" if prepared.noise.estimated else "given"
+    if prepared.noise.words:
+        return f"{how}: {prepared.noise.words}"
     return f"{how} {sigma:.3g}" + (f" ({255 * sigma:.3g}/255)" if prepared.units.scale == 1 else "")

@@ -11,10 +11,17 @@ from typing import Any
 
 from restore.errors import InputError
 
-from .options import UsageError, split_overrides
+from .options import Law, UsageError, split_overrides
 from .settings import names, quoted, settings
 
 DEFAULT_DRAWS = 4
+NARROW = 4.0  # sigma_max / sigma_min of a prior that samplers have nothing to climb down
+KINDS: dict[float, str] = {
+    0: "gaussian",
+    1: "poisson",
+    2: "gamma",
+}  # of noise, by the power of the brightness in its variance
+PARAMETERS = {"gaussian": "sigma", "poisson": "gain", "gamma": "k"}
 OPERATORS = {"denoise": "identity", "inpaint": "mask", "deblur": "blur", "upscale": "downsample"}
 
 
@@ -25,6 +32,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     if verb == "demo":
         return _demo(options, argv)
     inputs, overrides = split_overrides(options.inputs)
+    typed = _noise_typed(options) if verb == "denoise" else None
     if any(o.startswith("operator=") for o in overrides):
         raise UsageError(f"{verb} has the operator {OPERATORS[verb]!r}: choose another verb, or set operator.KEY=...")
     composed = settings([*preset(verb, options), *overrides])
@@ -42,12 +50,17 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         raise UsageError("--calibration scales the map that --samples K writes: say --samples 8, for example")
     aids = _aids(getattr(options, "mask", None), getattr(options, "ref", None), composed, options.calibration)
     plans, missing = plan(verb, inputs, options.output, count, extras, aids, separated)
+    if typed is not None and options.self_supervised and plans:
+        from .selfsupervising import learnt
+
+        folder, rho = learnt(plans, options, typed, composed["seed"], composed["device"])
+        composed = settings([*preset(verb, options), *overrides, *of_score(folder, rho, typed.level)])
     from restore.jobs import Job, Request
 
     request = Request(
         verb=verb,
         settings=composed,
-        noise=composed["noise"].get("sigma"),
+        noise=next((value for key, value in composed["noise"].items() if key != "_target_"), None),
         calibration=calibration_named(options.calibration),
         mask=Path(options.mask) if getattr(options, "mask", None) else None,
         invert_mask=getattr(options, "invert_mask", False),
@@ -59,6 +72,50 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         print(f"restore: {error}", file=sys.stderr)
     jobs = [Job(*entry) for entry in plans]
     return do_all(jobs, request, options, argv, failed=len(missing))
+
+
+def _noise_typed(options: argparse.Namespace) -> Law:
+    """What `--noise` says; `options.noise` becomes what it is for Gaussian noise.
+
+    Raises:
+        UsageError: other noise than the prior knows.
+    """
+    from .selfsupervising import refuse
+
+    refuse(options)
+    typed = options.noise or Law(None, None)
+    options.noise = None if typed.level is None else typed.level
+    if options.self_supervised:
+        options.noise = None
+        return typed
+    score = learnt_score(options.prior)
+    kind = KINDS[score["rho"]] if score else "gaussian"
+    if typed.kind not in (None, kind):
+        cure = f"give its level as {kind}:NUMBER, or auto" if score else "learn from the pictures by --self-supervised"
+        raise UsageError(f"{options.prior or 'the prior'} is for {kind} noise, and not for {typed.kind} noise: {cure}")
+    return typed
+
+
+def learnt_score(prior: str | None) -> dict[str, Any] | None:
+    """What a folder of `restore learn --objective noise2score` says of its score, `None` for other priors."""
+    try:
+        config = json.loads((Path(prior or "") / "config.json").read_text())
+        return config.get("score") if prior else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def of_score(folder: Path | str, rho: float, level: float | None) -> list[str]:
+    """Overrides for a score as the prior, and for its noise."""
+    kind = KINDS[rho]
+    given = [] if level is None else [f"noise.{PARAMETERS[kind]}={level!r}"]
+    return [
+        "prior=score",
+        f"prior.name={quoted(_from_anywhere(str(folder)))}",
+        f"prior.rho={rho:g}",
+        f"noise={kind}",
+        *given,
+    ]
 
 
 def preset(verb: str, options: argparse.Namespace) -> list[str]:
@@ -95,14 +152,17 @@ def drawing(options: argparse.Namespace) -> list[str]:
         found.append(f"sampler.steps={options.steps}")
     if options.samples:
         found.append(f"samples={options.samples}")
-    if options.prior:
+    score = learnt_score(options.prior)
+    if score:
+        found += of_score(options.prior, score["rho"], options.noise if isinstance(options.noise, float) else None)
+    elif options.prior:
         known = options.prior in names("prior")
         found.append(f"prior={options.prior}" if known else f"prior.name={quoted(_from_anywhere(options.prior))}")
     if options.seed is not None:
         found.append(f"seed={options.seed}")
     if options.device:
         found.append(f"device={options.device}")
-    if isinstance(options.noise, float):
+    if isinstance(options.noise, float) and not score:
         found.append(f"noise.sigma={options.noise!r}")
     return found
 
@@ -150,6 +210,7 @@ def check_request(request: Any) -> None:
     Raises:
         UsageError: in words.
     """
+    from restore.denoisers.posterior import PosteriorMean
     from restore.intervals import chosen
     from restore.jobs import read_kernel
     from restore.uncertainty.calibration import Calibration
@@ -161,7 +222,13 @@ def check_request(request: Any) -> None:
     try:
         if request.verb == "deblur":
             read_kernel(request.settings["operator"]["kernel"])
-        tools(json.dumps(request.settings))
+        prior = tools(json.dumps(request.settings)).prior
+        if request.draws and (isinstance(prior, PosteriorMean) or prior.sigma_max < NARROW * prior.sigma_min):
+            raise UsageError(
+                f"{request.settings['prior'].get('name', 'this prior')} denoises pictures at the noise of those it was "
+                f"learnt from (std {prior.sigma_min:.2g} to {prior.sigma_max:.2g}) and knows no other level, as a "
+                "sampler needs: use it with `restore denoise`, and learn one for samplers by --objective ambient"
+            )
         if (path := chosen(request)) is not None:
             Calibration.load(path)
     except (InputError, ValueError, FileNotFoundError) as error:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .options import UsageError, suggestion
 
 Plain = dict[str, Any]
+TYPES = {0: "Gaussian", 1: "Poisson", 2: "Gamma"}  # of noise, by the power of the brightness in its variance
 
 
 def config_dir() -> Path:
@@ -52,6 +53,33 @@ def settings(overrides: Sequence[str]) -> Plain:
             return plain(composed)
         except (HydraException, OmegaConfBaseException) as error:
             raise UsageError(_first_line(error)) from error
+
+
+def objective(name: str, overrides: Sequence[str]) -> Plain:
+    """The settings of an objective, with overrides such as `objective.clip=10`.
+
+    Raises:
+        UsageError: an unknown key (with a suggestion), or a value of the wrong form.
+    """
+    chosen = f"objective/{name}"
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            before = plain(compose(chosen))
+            known = dict(_leaves(before))
+            for override in parsed:
+                key, value = override.key_or_group, override.value()
+                if key not in known:
+                    near = suggestion(key, known)
+                    raise UsageError(f"unknown setting {key!r} of {name}{near or '; see `restore list settings`'}")
+                default = known[key]
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                if not (number if isinstance(default, float) else type(value) is type(default)):
+                    wanted = {bool: "true or false", str: "a word"}.get(type(default), "a number")
+                    raise UsageError(f"{override.input_line}: {wanted} is wanted, such as {default}")
+            return plain(compose(chosen, overrides=list(overrides)))["objective"]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(_first_line(error)) from error
 
 
 def check(overrides: Sequence[str]) -> list[Override]:
@@ -103,11 +131,10 @@ def _check_numbers(composed: Plain, overrides: Sequence[str]) -> None:
         value = composed[name]
         if not ((value is None and name == "samples") or (isinstance(value, int) and value >= least)):
             raise UsageError(f"{name}={value}: a whole number of at least {least} is wanted")
-    sigma = composed["noise"].get("sigma")
-    if sigma is not None and not 0 < sigma < float("inf"):
-        raise UsageError(
-            f"noise.sigma={sigma} is {'negative' if sigma < 0 else 'not positive'}: give 0.05, for example"
-        )
+    for name, sigma in composed["noise"].items():
+        if name != "_target_" and not (isinstance(sigma, int | float) and 0 < sigma < float("inf")):
+            why = "negative" if isinstance(sigma, int | float) and sigma < 0 else "not positive"
+            raise UsageError(f"noise.{name}={sigma} is {why}: give 0.05, for example")
     steps = composed["sampler"].get("steps", 1)
     if not isinstance(steps, int) or steps < 1:
         raise UsageError(f"sampler.steps={steps}: a whole number of at least 1 is wanted")
@@ -115,7 +142,8 @@ def _check_numbers(composed: Plain, overrides: Sequence[str]) -> None:
         raise UsageError(f"device={composed['device']}: auto, cpu or cuda is wanted")
     if not isinstance(composed["compile"], bool):
         raise UsageError(f"compile={composed['compile']}: true or false is wanted")
-    if composed["noise"]["_target_"] != "operators.noise.Gaussian":
+    rho = composed["prior"].get("rho", 0.0)  # of a score
+    if composed["noise"]["_target_"] != f"operators.noise.{TYPES.get(rho, 'Gaussian')}":
         raise UsageError("the commands know Gaussian noise only: leave out noise=..., or use the library for others")
     for name, known in (("factor", (2, 3, 4)), ("boundary", ("valid", "circular"))):
         value = composed["operator"].get(name, known[0])

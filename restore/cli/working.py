@@ -211,13 +211,13 @@ def tools(composed: str) -> Any:
         first = str(error).split("\n")[0]
         raise UsageError(f"the device {config['device']!r} cannot be used: {first}") from error
     try:
-        prior = _instantiate(config["prior"]).to(device)
+        prior = instantiate(config["prior"]).to(device)
         if config.get("compile"):
             compile_networks(prior)
         return Tools(
             prior=prior,
-            sampler=_instantiate(config["sampler"]),
-            make=partial(_instantiate, config["operator"]),
+            sampler=instantiate(config["sampler"]),
+            make=partial(instantiate, config["operator"]),
             device=device,
             noise_prior=None if named is None else load_prior(named, noise=True).to(device),
         )
@@ -225,7 +225,7 @@ def tools(composed: str) -> Any:
         raise UsageError(str(error)) from error
 
 
-def _instantiate(config: Plain, **arguments: Any) -> Any:
+def instantiate(config: Plain, **arguments: Any) -> Any:
     """Hydra's `instantiate`, whose own first line names the class and hides the reason.
 
     Raises:

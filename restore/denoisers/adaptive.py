@@ -13,6 +13,7 @@ score of flat pictures it calls every noise Gaussian.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,6 +37,11 @@ def as_noise(law: Tweedie) -> NoiseModel:
     """Gaussian, Poisson or Gamma noise: the one whose power is nearest to the law's."""
     kinds = (lambda: Gaussian(law.phi**0.5), lambda: Poisson(law.phi), lambda: Gamma(1 / law.phi))
     return kinds[min(2, round(law.rho))]()
+
+
+def limits_of(limits: tuple[float, float] | None, rho: float | None) -> tuple[float, float] | None:
+    """The values at which pictures clip, but black where the noise of that type vanishes there by itself."""
+    return (-math.inf, limits[1]) if limits is not None and rho else limits
 
 
 def estimate_law(

@@ -45,6 +45,7 @@ class Objective(ABC):
         needs_noise: whether it must be told how strong the noise of the pictures is.
         takes_clean: whether clean pictures may stand among the noisy ones.
         takes_masks: whether pictures may be seen in part.
+        for_samplers: whether it learns levels enough for a sampler, or only to denoise pictures like these.
         rho: not 0: what is learnt acts on pictures in `restore.denoisers.variable.Variable(rho)`.
     """
 
@@ -52,6 +53,7 @@ class Objective(ABC):
     needs_noise: ClassVar[bool] = True
     takes_clean: ClassVar[bool] = False
     takes_masks: ClassVar[bool] = False
+    for_samplers: ClassVar[bool] = True
     rho: float = 0.0
 
     @abstractmethod

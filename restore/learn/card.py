@@ -19,12 +19,18 @@ Units: `[0, 1]` at the border, `[-1, 1]` inside (`config.json`)."""
 `restore denoise --noise-prior`. Units: signed noise on pictures in `[0, 1]`, stored around mid-grey, which stands for
 zero: `[-0.5, 0.5]` at the border, `[-1, 1]` inside (`config.json`)."""
     if "data_noise" in run:
-        level = f"white noise of std {run['data_noise']} on" if run["data_noise"] else "noise on"
+        told = run["data_noise"]
+        level = (
+            f"white noise of std {told:g}" if isinstance(told, float | int) else f"noise, {told}," if told else "noise"
+        )
         beside = f", and {run['pictures'] - run['noisy pictures']} clean ones" if run.get("clean") else ""
         what += f"""
 
-Learnt from {run["noisy pictures"]} noisy pictures ({level} values in `[0, 1]`){beside}. The PSNR below is that
-of denoising noisy pictures set aside, estimated from them alone."""
+Learnt from {run["noisy pictures"]} noisy pictures ({level} on values in `[0, 1]`){beside}. The PSNR below is
+that of denoising noisy pictures, {"set aside" if held else "the same"}, estimated from them alone."""
+    if run["objective"].startswith("Noise2Score"):
+        what = what.replace("A denoiser for pictures", "The score of noisy pictures, which denoises pictures")
+        what = what.replace("from them alone.", "from them alone at half\ntheir size (uPSNR).")
     text = f"""# {folder.resolve().name}
 
 {what} Weights: float16, exponential average of training.

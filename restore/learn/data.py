@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +15,14 @@ from torchvision.transforms.v2 import functional as T
 
 from restore.errors import FolderEmpty, InputError
 from restore.modalities.image import read_picture
+from restore.modalities.units import own_units
 
 from .base import Batch
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+FEW = 100  # patches
 LUMINANCE = (0.2989**2 + 0.587**2 + 0.114**2) ** 0.5  # std of the luminance of white noise of std 1 in each channel
 
 
@@ -59,41 +62,94 @@ def read_bytes(path: Path) -> Tensor:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
 
-def read_noisy(path: Path, masked: bool = False) -> Tensor:
-    """One noisy picture as float32 `(1 or 3, H, W)` in `[-1, 1]` and beyond, nothing rounded; floats are in `[0, 1]`.
+class Noisy(NamedTuple):
+    """A noisy picture.
+
+    Attributes:
+        pixels: float32 `(1 or 3, H, W)` in `[-1, 1]` and beyond, nothing rounded; NaN where nothing was seen.
+        scale: how much in its file is 1 in `[0, 1]`.
+    """
+
+    pixels: Tensor
+    scale: float
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.pixels.shape
+
+
+def read_noisy(path: Path, masked: bool = False, from_zero: bool = False) -> Noisy:
+    """One noisy picture in the units in which it is restored (`restore.modalities.units`); grey that is stored as
+    colour is grey.
 
     Args:
         masked: transparent pixels were not seen: NaN.
+        from_zero: the noise depends on the brightness, so zero stays zero.
 
     Raises:
-        InputError: not a picture, or damaged.
+        InputError: not a picture, damaged, of one value, or negative where the noise depends on the brightness.
     """
     picture = read_picture(path)
-    pixels = 2 * torch.tensor(picture.data, dtype=torch.float32) - 1
+    data = picture.data
+    if float(data.min()) == float(data.max()):
+        raise InputError(path, f"all values are {data.min():g}", "a noisy picture", "check how it was saved")
+    units = own_units(picture, data, noisy=True, from_zero=from_zero)
+    if len(data) == 3 and np.array_equal(data[0], data[1]) and np.array_equal(data[0], data[2]):
+        data = data[:1]
+    pixels = 2 * torch.tensor(units.inward(data), dtype=torch.float32) - 1
     if masked and picture.alpha is not None:
         pixels[:, torch.tensor(picture.alpha) == 0] = torch.nan
-    return pixels
+    return Noisy(pixels, units.scale)
 
 
-def warn_of_clipping(pictures: Sequence[Tensor], most: float = 0.02) -> None:
-    """Log a warning where more than a share `most` of noisy pixels lies exactly at 0 or 1."""
-    ends = sum(float((p.abs() == 1).sum()) for p in pictures) / sum(p.numel() for p in pictures)
+def warn_of_clipping(pictures: Sequence[Tensor], white: bool = True, most: float = 0.02) -> None:
+    """Log a warning where more than a share `most` of noisy pixels lies exactly at 0 or 1.
+
+    Args:
+        white: whether the noise is as strong in black as elsewhere, so that black pixels count.
+    """
+    ends = sum(float(((p.abs() if white else p) == 1).sum()) for p in pictures) / sum(p.numel() for p in pictures)
     if ends > most:
         log.warning(
-            "%.0f %% of the noisy pixels lie at the ends of the range: noise that was clipped there is not Gaussian. "
-            "Save pictures with room below black and above white, or as floats",
+            "%.0f %% of the noisy pixels lie at the ends of the range: noise that was clipped there is another noise. "
+            "Save pictures with room %s, or as floats",
             100 * ends,
+            "below black and above white" if white else "above white",
         )
 
 
-def load_pictures(
-    paths: Sequence[Path], smallest: int = 1, read: Callable[[Path], Tensor] = read_bytes
-) -> list[Tensor]:
-    """The usable pictures `(C, H, W)`, grey (1) or colour (3), uint8 by default; the others are named and left out.
+def warn_of_few(pictures: Sequence[Tensor], size: int) -> None:
+    """Log a warning where the pictures make up fewer than `FEW` patches."""
+    patches = sum((p.shape[1] // size) * (p.shape[2] // size) for p in pictures)
+    if patches < FEW:
+        log.warning(
+            "few data: %d picture%s, %d patches of %d x %d that do not overlap; a network wants %d or more. Expect "
+            "smoother results, with less detail, than from more pictures of the same kind",
+            len(pictures), "s" * (len(pictures) != 1), patches, size, size, FEW,
+        )  # fmt: skip
+
+
+class Sized(Protocol):
+    """What has the shape of a picture, `(C, H, W)`."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+
+P = TypeVar("P", bound=Sized)
+
+
+def load_pictures(paths: Sequence[Path], smallest: int = 1) -> list[Tensor]:
+    """The usable pictures as `read_bytes` reads them; see `load`."""
+    return load(paths, read_bytes, smallest)
+
+
+def load(paths: Sequence[Path], read: Callable[[Path], P], smallest: int = 1) -> list[P]:
+    """The usable pictures, `(C, H, W)`, grey (1) or colour (3); the others are named and left out.
 
     Args:
-        smallest: pictures with a side below this are left out too.
         read: how one is read.
+        smallest: pictures with a side below this are left out too.
 
     Raises:
         InputError: none is left.
@@ -103,7 +159,8 @@ def load_pictures(
         try:
             picture = read(path)
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on damaged files
-            log.warning("left out %s: %s", path, error)
+            words = str(error).removeprefix(f"{path}: ")  # what is ours names the file itself
+            log.warning("left out %s: %s", path, words)
             continue
         height, width = picture.shape[1:]
         if min(height, width) < smallest:
@@ -131,6 +188,7 @@ class Patches:
         shrink: share of the patches that are shrunk, by a factor up to `largest`.
         turn: whether patches are flipped and turned.
         noise: std of the white noise of each picture, in `[-1, 1]` units; by default all are clean.
+        luminance: whether grey patches are cut from colour pictures too.
     """
 
     largest = 2.0
@@ -143,24 +201,30 @@ class Patches:
         shrink: float = 0.3,
         turn: bool = True,
         noise: Sequence[float] | None = None,
+        luminance: bool = True,
     ):
         self.all, self.size, self.shrink, self.turn = list(pictures), size, shrink, turn
         self.noise = [0.0] * len(self.all) if noise is None else list(noise)
         self.colour = [p for p in self.all if p.shape[0] == 3]
+        self.luminance = luminance
         self.grey = grey if self.colour else 1.0
+        if not luminance:
+            area = [p.shape[1] * p.shape[2] * (p.shape[0] == 1) for p in self.all]
+            self.grey = sum(area) / sum(p.shape[1] * p.shape[2] for p in self.all)
 
     def noises(self) -> dict[int, list[float]]:
         """For each number of channels the stds of the noise in its batches, in `[-1, 1]` units."""
         found: dict[int, set[float]] = {}
         for picture, sigma in zip(self.all, self.noise, strict=True):
-            for channels in (1, picture.shape[0]):
+            for channels in {1 if self.luminance else picture.shape[0], picture.shape[0]}:
                 found.setdefault(channels, set()).add(weaker(sigma, picture, grey=channels == 1))
         return {channels: sorted(found[channels]) for channels in sorted(found)}
 
     def batch(self, count: int, rng: torch.Generator) -> Batch:
         """Patches `(count, 1 or 3, size, size)`: one number of channels per batch."""
         grey = torch.rand((), generator=rng).item() < self.grey
-        pool = [(p, s) for p, s in zip(self.all, self.noise, strict=True) if grey or p.shape[0] == 3]
+        kinds = {False, True} if grey and self.luminance else {not grey}  # in colour or not
+        pool = [(p, s) for p, s in zip(self.all, self.noise, strict=True) if (p.shape[0] == 3) in kinds]
         area = torch.tensor([float(p.shape[1] * p.shape[2]) for p, _ in pool])
         chosen = torch.multinomial(area, count, replacement=True, generator=rng).tolist()
         x = torch.stack([self._patch(pool[i][0], pool[i][1], grey, rng) for i in chosen])

@@ -46,6 +46,7 @@ class GR2R(Objective):
     """
 
     needs_noise: ClassVar[bool] = False
+    for_samplers: ClassVar[bool] = False
 
     kind: Kind = "poisson"
     phi: float = 0.01

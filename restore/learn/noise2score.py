@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -47,6 +48,8 @@ class Noise2Score(Objective):
     Raises:
         ValueError: unless `0 < low <= high` and `rho >= 0`.
     """
+
+    for_samplers: ClassVar[bool] = False
 
     low: float = 0.5
     high: float = 2.0

@@ -36,6 +36,7 @@ class PURE(Objective):
     """
 
     needs_noise: ClassVar[bool] = False
+    for_samplers: ClassVar[bool] = False
 
     gain: float = 0.02
     zero: float = -1.0

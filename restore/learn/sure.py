@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from .base import Batch, Objective
 @dataclass(frozen=True, kw_only=True)
 class SURE(Objective):
     """`lambda(sigma) ( |D(y) - y|^2 / m - sigma^2 + 2 sigma^2 div D(y) / m )`, the divergence by one random probe."""
+
+    for_samplers: ClassVar[bool] = False
 
     sigma_data: float = 0.5
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Denoiser
+from .base import Denoiser, per_row
 from .covariance import CELLS, Stationary, averaged, frequency_cells, opponent
+
+ABOVE = 1.2  # times the noise of noisy pictures: nearer to it, what is seen is that noise
 
 
 def residual_spectra(
@@ -39,6 +41,62 @@ def residual_spectra(
             powers.append(_power(wrong))
         rows.append(torch.stack(powers).mean(0))
     return torch.stack(rows)
+
+
+def residual_spectra_of_noisy(
+    denoiser: Denoiser, pictures: Sequence[tuple[Tensor, Tensor]], sigmas: Sequence[float], *, seed: int = 0
+) -> Tensor | None:
+    """The same table from noisy pictures alone, in the units of the denoiser.
+
+    From `y = x + sigma_n n` comes `x_t = y + sqrt(sigma^2 - sigma_n^2) n'`. With `a = sigma_n^2 / sigma^2` the rest
+    `y - a x_t - (1 - a) D(x_t, sigma)` is `(1 - a) (x - D)` and, independent of it whatever `D`, white noise of
+    variance `(1 - a) sigma_n^2`: the regression of `sigma_n n` on `x_t - x`. So the power of `x - D` is that of the
+    rest, less that noise, over `(1 - a)^2`: without bias, but for a floor of one standard error of that noise.
+
+    Below `ABOVE` times the noise a mode goes on as one of a Gaussian would, whose `1 / power - 1 / sigma^2` is the same
+    at every level.
+
+    Args:
+        pictures: batches `(B, C, H, W)`, each with the std of the noise of its rows, `(B,)`.
+        sigmas: the noise levels, increasing.
+
+    Returns:
+        `(S, C, CELLS + 1, CELLS + 1)`; `None` where no level lies high enough above the noise.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    rows: list[Tensor | None] = []
+    for sigma in sigmas:
+        powers, floors = [], []
+        for y, own in pictures:
+            if sigma < ABOVE * float(own.max()):
+                continue
+            a = per_row(own, y).square() / sigma**2
+            extra = (sigma**2 - per_row(own, y).square()).sqrt()
+            x_t = y + extra * torch.randn(y.shape, generator=rng).to(y)
+            with torch.no_grad():
+                rest = (y - a * x_t) / (1 - a) - denoiser(x_t, sigma)
+            noise = float((own**2 / (1 - own**2 / sigma**2)).mean())
+            powers.append(_power(rest) - noise)
+            floors.append(noise)
+        count = sum(len(y) for y, _ in pictures) * modes_per_cell(*pictures[0][0].shape[-2:]) if powers else 1.0
+        rows.append(torch.stack(powers).mean(0).maximum(max(floors) / count**0.5) if powers else None)
+    first = next((i for i, row in enumerate(rows) if row is not None), None)
+    if first is None:
+        return None
+    lowest = rows[first]
+    assert lowest is not None
+    precision = (1 / lowest.clamp(max=sigmas[first] ** 2) - 1 / sigmas[first] ** 2).clamp(min=0)
+    below = [1 / (precision + 1 / sigma**2) for sigma in sigmas[:first]]
+    return torch.stack([*below, *(row for row in rows if row is not None)])
+
+
+def modes_per_cell(height: int, width: int) -> Tensor:
+    """How many independent modes of a tapered picture each cell of the table is the mean of, `(CELLS + 1, CELLS + 1)`.
+
+    A Hann window links neighbours: of its squared transform only 1 / 1.94 as many count along each axis.
+    """
+    count = torch.bincount(frequency_cells(height, width), minlength=(CELLS + 1) ** 2)
+    return (count / 1.94**2).clamp(min=1).view(CELLS + 1, CELLS + 1)
 
 
 def _power(wrong: Tensor) -> Tensor:

@@ -64,11 +64,15 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
     return prior.to(memory_format=channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
-def save_prior(denoiser: EDMDenoiser, folder: Path, *, noise: bool = False) -> None:
+def save_prior(
+    denoiser: EDMDenoiser, folder: Path, *, noise: bool = False, score: dict[str, Any] | None = None
+) -> None:
     """Write weights and config of a denoiser of `[-1, 1]` pictures to `folder`. Raises OutputError.
 
     Args:
         noise: the pictures are of noise alone, with zero in the middle: [-0.5, 0.5] becomes [-1, 1].
+        score: what it was learnt for is the score of noisy pictures: arguments of
+            `restore.denoisers.posterior.load_score` besides the folder.
     """
     network = denoiser.network
     config: dict[str, Any] = {
@@ -87,6 +91,8 @@ def save_prior(denoiser: EDMDenoiser, folder: Path, *, noise: bool = False) -> N
     }
     if noise:
         config["noise"] = True
+    if score is not None:
+        config["score"] = score
     if denoiser.rho:
         config["rho"] = denoiser.rho
     weights = {k: v.detach().cpu().half().contiguous() for k, v in denoiser.state_dict().items()}
