@@ -19,7 +19,8 @@ from skimage import data as photographs
 from restore.cli import selfsupervising
 from restore.denoisers.posterior import load_score
 from restore.learn import train
-from restore.learn.train import CHECKPOINT, Trainer
+from restore.learn.checkpoint import CHECKPOINT
+from restore.learn.trainer import Trainer
 from restore.modalities.image import read_picture
 from restore.priors.store import load_prior
 

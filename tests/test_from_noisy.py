@@ -14,7 +14,7 @@ from restore.denoisers.posterior import PosteriorMean, at_mid_grey, in_units, in
 from restore.denoisers.tweedie import as_tweedie
 from restore.errors import InputError
 from restore.learn.noise2score import Noise2Score
-from restore.learn.train import validate_noisy
+from restore.learn.validation import validate_noisy
 from restore.modalities.image_picture import Picture
 from restore.modalities.units import Units, own_units
 from restore.priors.base import Denoiser, Rescaled, per_row

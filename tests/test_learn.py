@@ -16,7 +16,9 @@ from restore.learn.base import clean as as_clean
 from restore.learn.data import Patches, find_pictures, load_pictures
 from restore.learn.dsm import DSM
 from restore.learn.muon import Muon
-from restore.learn.train import Recipe, Trainer, learn, measure_spectra
+from restore.learn.train import learn
+from restore.learn.trainer import Recipe, Trainer
+from restore.learn.validation import measure_spectra
 from restore.priors.analytic import GaussianMixture
 from restore.priors.base import Denoiser
 from restore.priors.network import EDMDenoiser, UNet, compile_networks

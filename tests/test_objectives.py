@@ -27,7 +27,9 @@ from restore.learn.pure import PURE
 from restore.learn.r2r import R2R
 from restore.learn.sure import SURE
 from restore.learn.sure_score import SUREScore
-from restore.learn.train import Trainer, learn, validate_noisy
+from restore.learn.train import learn
+from restore.learn.trainer import Trainer
+from restore.learn.validation import validate_noisy
 from restore.priors.analytic import Gaussian, GaussianMixture
 from restore.priors.base import Denoiser, per_row
 from restore.priors.store import load_prior

@@ -27,7 +27,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     if out.is_file():
         raise UsageError(f"{out} is a file: give a folder for the prior with -o")
     check_writable(out)
-    from restore.learn.train import CHECKPOINT, learn
+    from restore.learn.checkpoint import CHECKPOINT
+    from restore.learn.train import learn
     from restore.priors.store import WEIGHTS
 
     from .working import instantiate

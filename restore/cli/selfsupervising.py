@@ -63,7 +63,8 @@ def learnt(plans: Sequence[Plan], options: argparse.Namespace, typed: Law, seed:
         KeyboardInterrupt: Ctrl-C, after what was learnt has been saved.
     """
     from restore.jobs import sha256
-    from restore.learn.train import CHECKPOINT, learn
+    from restore.learn.checkpoint import CHECKPOINT
+    from restore.learn.train import learn
 
     from .judging import judge
     from .planning import check_writable

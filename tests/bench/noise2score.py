@@ -46,7 +46,7 @@ from restore.learn.gr2r import GR2R
 from restore.learn.noise2score import Noise2Score
 from restore.learn.pure import PURE
 from restore.learn.sure import SURE
-from restore.learn.train import Recipe, Trainer
+from restore.learn.trainer import Recipe, Trainer
 from restore.priors.base import Denoiser, per_row
 from restore.priors.network import EDMDenoiser, UNet
 from restore.priors.store import load_prior, save_prior

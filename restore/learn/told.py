@@ -1,0 +1,103 @@
+"""What an objective and its patches are told of the noise that pictures carry, and what does not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from restore.denoisers.posterior import at_mid_grey, in_units, in_words
+from restore.denoisers.tweedie import Tweedie
+from restore.errors import InputError
+
+from .base import Objective
+from .data import Noisy, Patches, warn_of_clipping
+from .gr2r import GR2R, Kind
+from .noise2score import Noise2Score
+from .pure import PURE
+
+AS_RECORDED: dict[str, Any] = {"shrink": 0.0, "turn": False}  # patches of noise
+
+
+def from_zero(objective: Objective, law: Tweedie | None) -> bool:
+    """Whether the noise depends on the brightness, so that black has to stay zero."""
+    counts = isinstance(objective, PURE) or (isinstance(objective, GR2R) and objective.kind != "gaussian")
+    return law.rho > 0 if law is not None else counts
+
+
+def level(law: Tweedie | None, picture: Noisy) -> float:
+    """The std of the noise of a picture at mid-grey, in `[-1, 1]` units; zero where it is not known."""
+    return 0.0 if law is None else 2 * at_mid_grey(in_units(law, picture.scale))
+
+
+def with_law(objective: Objective, law: Tweedie | None, pictures: Sequence[Noisy], folder: Path) -> Objective:
+    """The objective that knows the law of the noise, in the units of the batch.
+
+    Raises:
+        InputError: it knows one law only, and that of the pictures depends on their units, which are several.
+    """
+    if law is None or not isinstance(objective, Noise2Score | PURE | GR2R):
+        return objective
+    if isinstance(objective, Noise2Score):
+        return replace(objective, rho=law.rho)
+    scales = {p.scale for p in pictures}
+    if len(scales) > 1 and law.rho != 2:
+        seen, wanted = f"pictures in {len(scales)} units, so of as many laws", "integers, or floats up to 1"
+        raise InputError(folder, seen, wanted, "choose noise2score, which knows them all")
+    phi = in_units(law, scales.pop()).phi
+    if isinstance(objective, PURE):
+        return replace(objective, gain=2 * phi)
+    kinds: dict[float, Kind] = {0: "gaussian", 1: "poisson", 2: "gamma"}
+    return replace(objective, kind=kinds[law.rho], phi=phi)
+
+
+def check_fits(objective: Objective, law: Tweedie | float | None, clean: Sequence[Path], noise: bool) -> None:
+    """Raise ValueError where an objective is not told what it needs, or told what it cannot use."""
+    name = type(objective).__module__.rsplit(".", 1)[1]
+    if isinstance(law, float | int):
+        raise ValueError(f"the noise of the data is a std, above 0, got {law}")
+    if objective.needs_noise and law is None:
+        raise ValueError(
+            f"{name} learns from noisy pictures and must know how noisy: give the std of their noise for values in "
+            "[0, 1], such as 0.1"
+        )
+    if law is not None and law.rho and not isinstance(objective, Noise2Score | PURE | GR2R):
+        raise ValueError(f"{name} is for white Gaussian noise, and this is {in_words(law)}: choose noise2score")
+    if law is not None and law.rho != 1 and isinstance(objective, PURE):
+        raise ValueError(f"pure is for Poisson noise, and this is {in_words(law)}: choose noise2score")
+    if clean and not objective.takes_clean:
+        cure = "name all folders together" if objective.supervised else "choose ambient, or leave the clean ones out"
+        raise ValueError(f"{name} takes no clean pictures beside noisy ones: {cure}")
+    if noise and (law is not None or not objective.supervised):
+        raise ValueError(f"recordings of noise alone are learnt by dsm, without a noise of their own; got {name}")
+
+
+def noisy_patches(
+    noisy: Sequence[Noisy], clean: Sequence[Tensor], size: int, law: Tweedie | None, *, luminance: bool
+) -> Patches:
+    """Patches of noisy pictures and of clean ones; the noise of unknown pictures counts as zero.
+
+    Raises:
+        ValueError: the noise is as strong as the pictures.
+    """
+    warn_of_clipping([p.pixels for p in noisy], law is None or law.rho == 0)
+    levels = [level(law, p) for p in noisy]
+    if max(levels) >= 2:
+        raise ValueError(
+            f"the noise of the data is a std for pictures in [0, 1], above 0 and below 1, got {max(levels) / 2:g}"
+        )
+    everything, noise = [*(p.pixels for p in noisy), *clean], levels + [0.0] * len(clean)
+    if law is None:
+        return Patches(everything, size, noise=noise, luminance=luminance, shrink=0.0)
+    return Patches(everything, size, noise=noise, luminance=luminance)
+
+
+def noise_patches(recordings: Sequence[Tensor], size: int, folder: Path) -> Patches:
+    """Patches of recordings of noise, as they are. Raises InputError where some are grey and some are in colour."""
+    if len({p.shape[0] for p in recordings}) > 1:
+        cure = "learn a prior of each kind: the luminance of coloured noise is weaker than the noise of a channel"
+        raise InputError(folder, "grey and coloured recordings of noise", "one of the two", cure)
+    return Patches(recordings, size, grey=0.0, **AS_RECORDED)
