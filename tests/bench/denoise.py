@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from report import write_between
 from torch import Tensor
 
 from restore.memory import keep_freed_memory
@@ -75,16 +76,6 @@ def table(prior: Denoiser, name: str, data: Path) -> str:
     return "\n".join(lines)
 
 
-def write_between_markers(path: Path, text: str, name: str = "denoise") -> None:
-    """Replace what stands between `<!-- name:begin -->` and `<!-- name:end -->`. Raises SystemExit without markers."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    whole = path.read_text()
-    if begin not in whole or end not in whole:
-        raise SystemExit(f"{path} has no {begin} ... {end}: nothing written")
-    before, rest = whole.split(begin, 1)
-    path.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     data = Path(os.environ.get("RESTORE_DATA", "../shared/data"))
@@ -99,7 +90,7 @@ def main() -> None:
     text = "\n\n".join(table(prior, name, args.data) for name in SETS)
     print(text)
     if args.write:
-        write_between_markers(args.write, text)
+        write_between(args.write, "denoise", text + "\n")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from denoise import write_between_markers
 from PIL import Image
+from report import write_between
 from torch import Tensor, channels_last
 
 from operators.noise import Gamma, Gaussian, NoiseModel, Poisson
@@ -323,7 +323,7 @@ def main() -> None:
         text, name = table(args.output), "noise2score"
     print(text)
     if args.write:
-        write_between_markers(args.write, text, name)
+        write_between(args.write, name, text + "\n")
 
 
 if __name__ == "__main__":
