@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from restore.denoisers.tweedie import Tweedie
 from restore.priors.base import Denoiser, per_row
 
 PROBE = 0.15  # std of the probe of `sure`, in standard deviations of the noise
@@ -46,6 +47,9 @@ class Objective(ABC):
         takes_clean: whether clean pictures may stand among the noisy ones.
         takes_masks: whether pictures may be seen in part.
         for_samplers: whether it learns levels enough for a sampler, or only to denoise pictures like these.
+        learns_score: whether what is learnt is the score of noisy pictures (`restore.denoisers.score`).
+        serves: the types of noise it is for, `rho` of `Var[y | x] = phi x^rho`; `None`: any.
+        one_law: whether it knows a single `phi`, the same for all pictures.
         rho: not 0: what is learnt acts on pictures in `restore.denoisers.variable.Variable(rho)`.
     """
 
@@ -54,11 +58,23 @@ class Objective(ABC):
     takes_clean: ClassVar[bool] = False
     takes_masks: ClassVar[bool] = False
     for_samplers: ClassVar[bool] = True
+    learns_score: ClassVar[bool] = False
+    serves: ClassVar[tuple[float, ...] | None] = (0.0,)
+    one_law: ClassVar[bool] = False
     rho: float = 0.0
 
     @abstractmethod
     def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
         """One loss per row of `batch`, `(B,)`, every random number drawn from `rng`."""
+
+    @property
+    def from_zero(self) -> bool:
+        """Whether its noise depends on the brightness, so that black has to stay zero."""
+        return False
+
+    def told(self, law: Tweedie) -> Objective:
+        """The objective that knows the law of the noise of pictures in `[0, 1]`: here it is the batch that tells."""
+        return self
 
     def at(self, progress: float) -> Objective:
         """The objective when a share `progress` of the training is done; the same throughout unless it is annealed."""

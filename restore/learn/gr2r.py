@@ -1,7 +1,8 @@
 """Generalised recorrupted-to-recorrupted: a denoiser for Poisson, Gamma or Gaussian noise of known level.
 
-Monroy, Bacca and Tachella (GR2R, 2024). A noisy picture is split into two, `y = (1 - alpha) y1 + alpha y2`, of
-independent noise of the same kind with mean `x` and variances `Var[y | x] / (1 - alpha)` and `Var[y | x] / alpha`:
+Monroy, Bacca and Tachella, *Generalized Recorrupted-to-Recorrupted*, 2024. A noisy picture is split into two,
+`y = (1 - alpha) y1 + alpha y2`, of independent noise of the same kind with mean `x` and variances
+`Var[y | x] / (1 - alpha)` and `Var[y | x] / alpha`:
 
     Poisson    y1 = (y - gain w) / (1 - alpha),   w ~ Binomial(y / gain, alpha)
     Gamma      y1 = y (1 - w) / (1 - alpha),      w ~ Beta(k alpha, k (1 - alpha))
@@ -16,12 +17,13 @@ learnt serves `y` itself, in one call, at the lowest level: no average over spli
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from restore.denoisers.tweedie import Tweedie
 from restore.priors.base import Denoiser, per_row
 
 from .base import Batch, Objective
@@ -47,6 +49,8 @@ class GR2R(Objective):
 
     needs_noise: ClassVar[bool] = False
     for_samplers: ClassVar[bool] = False
+    serves: ClassVar[tuple[float, ...] | None] = (0.0, 1.0, 2.0)
+    one_law: ClassVar[bool] = True
 
     kind: Kind = "poisson"
     phi: float = 0.01
@@ -60,6 +64,14 @@ class GR2R(Objective):
             raise ValueError(f"GR2R: phi must be positive, got {self.phi}")
         if not 0 < self.low <= self.high:
             raise ValueError(f"GR2R: wanted 0 < low <= high, got {self.low} and {self.high}")
+
+    @property
+    def from_zero(self) -> bool:
+        return self.kind != "gaussian"
+
+    def told(self, law: Tweedie) -> GR2R:
+        kinds: dict[float, Kind] = {0: "gaussian", 1: "poisson", 2: "gamma"}
+        return replace(self, kind=kinds[law.rho], phi=law.phi)
 
     @property
     def scale(self) -> float:

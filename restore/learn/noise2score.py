@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from restore.denoisers.score import smoothed_score
+from restore.denoisers.tweedie import Tweedie
 from restore.denoisers.variable import Variable
 from restore.priors.base import Denoiser, per_row
 
@@ -50,6 +51,8 @@ class Noise2Score(Objective):
     """
 
     for_samplers: ClassVar[bool] = False
+    learns_score: ClassVar[bool] = True
+    serves: ClassVar[tuple[float, ...] | None] = None
 
     low: float = 0.5
     high: float = 2.0
@@ -61,6 +64,9 @@ class Noise2Score(Objective):
             raise ValueError(f"wanted 0 < low <= high, got {self.low} and {self.high}")
         if not self.rho >= 0:
             raise ValueError(f"rho must be 0 or more, got {self.rho}")
+
+    def told(self, law: Tweedie) -> Noise2Score:
+        return replace(self, rho=law.rho)
 
     def at(self, progress: float) -> Noise2Score:
         if not self.annealed:

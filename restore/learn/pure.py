@@ -12,12 +12,13 @@ level, the std of the noise halfway up the range. Pictures in `[-1, 1]` are coun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from restore.denoisers.tweedie import Tweedie
 from restore.priors.base import Denoiser
 
 from .base import PROBE, Batch, Objective
@@ -37,6 +38,8 @@ class PURE(Objective):
 
     needs_noise: ClassVar[bool] = False
     for_samplers: ClassVar[bool] = False
+    serves: ClassVar[tuple[float, ...] | None] = (1.0,)
+    one_law: ClassVar[bool] = True
 
     gain: float = 0.02
     zero: float = -1.0
@@ -44,6 +47,13 @@ class PURE(Objective):
     def __post_init__(self) -> None:
         if not self.gain > 0:
             raise ValueError(f"PURE: gain must be positive, got {self.gain}")
+
+    @property
+    def from_zero(self) -> bool:
+        return True
+
+    def told(self, law: Tweedie) -> PURE:
+        return replace(self, gain=2 * law.phi)
 
     @property
     def level(self) -> float:

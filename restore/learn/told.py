@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,9 @@ from restore.errors import InputError
 
 from .base import Objective
 from .data import Noisy, Patches, warn_of_clipping
-from .gr2r import GR2R, Kind
-from .noise2score import Noise2Score
-from .pure import PURE
 
+TYPES = {0.0: "white Gaussian", 1.0: "Poisson", 2.0: "Gamma"}
 AS_RECORDED: dict[str, Any] = {"shrink": 0.0, "turn": False}  # patches of noise
-
-
-def from_zero(objective: Objective, law: Tweedie | None) -> bool:
-    """Whether the noise depends on the brightness, so that black has to stay zero."""
-    counts = isinstance(objective, PURE) or (isinstance(objective, GR2R) and objective.kind != "gaussian")
-    return law.rho > 0 if law is not None else counts
 
 
 def level(law: Tweedie | None, picture: Noisy) -> float:
@@ -39,19 +30,13 @@ def with_law(objective: Objective, law: Tweedie | None, pictures: Sequence[Noisy
     Raises:
         InputError: it knows one law only, and that of the pictures depends on their units, which are several.
     """
-    if law is None or not isinstance(objective, Noise2Score | PURE | GR2R):
+    if law is None:
         return objective
-    if isinstance(objective, Noise2Score):
-        return replace(objective, rho=law.rho)
     scales = {p.scale for p in pictures}
-    if len(scales) > 1 and law.rho != 2:
+    if objective.one_law and len(scales) > 1 and law.rho != 2:
         seen, wanted = f"pictures in {len(scales)} units, so of as many laws", "integers, or floats up to 1"
         raise InputError(folder, seen, wanted, "choose noise2score, which knows them all")
-    phi = in_units(law, scales.pop()).phi
-    if isinstance(objective, PURE):
-        return replace(objective, gain=2 * phi)
-    kinds: dict[float, Kind] = {0: "gaussian", 1: "poisson", 2: "gamma"}
-    return replace(objective, kind=kinds[law.rho], phi=phi)
+    return objective.told(in_units(law, min(scales)))
 
 
 def check_fits(objective: Objective, law: Tweedie | float | None, clean: Sequence[Path], noise: bool) -> None:
@@ -64,10 +49,9 @@ def check_fits(objective: Objective, law: Tweedie | float | None, clean: Sequenc
             f"{name} learns from noisy pictures and must know how noisy: give the std of their noise for values in "
             "[0, 1], such as 0.1"
         )
-    if law is not None and law.rho and not isinstance(objective, Noise2Score | PURE | GR2R):
-        raise ValueError(f"{name} is for white Gaussian noise, and this is {in_words(law)}: choose noise2score")
-    if law is not None and law.rho != 1 and isinstance(objective, PURE):
-        raise ValueError(f"pure is for Poisson noise, and this is {in_words(law)}: choose noise2score")
+    if law is not None and objective.serves is not None and law.rho not in objective.serves:
+        served = " or ".join(TYPES[rho] for rho in objective.serves)
+        raise ValueError(f"{name} is for {served} noise, and this is {in_words(law)}: choose noise2score")
     if clean and not objective.takes_clean:
         cure = "name all folders together" if objective.supervised else "choose ambient, or leave the clean ones out"
         raise ValueError(f"{name} takes no clean pictures beside noisy ones: {cure}")

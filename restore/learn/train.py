@@ -32,8 +32,7 @@ from .base import Objective
 from .card import write_card
 from .checkpoint import AGAIN, CHECKPOINT, check_same_run, read_state
 from .data import Patches, find_pictures, load, load_pictures, read_noisy, warn_of_few
-from .noise2score import Noise2Score
-from .told import check_fits, from_zero, level, noise_patches, noisy_patches, with_law
+from .told import check_fits, level, noise_patches, noisy_patches, with_law
 from .trainer import Recipe, Trainer, ctrl_c_between_steps
 from .validation import measure_spectra, validate, validate_noisy
 
@@ -99,7 +98,7 @@ def learn(
     law = Tweedie(0, data_noise**2) if isinstance(data_noise, float | int) and data_noise > 0 else data_noise
     check_fits(objective, law, clean, noise)
     assert law is None or isinstance(law, Tweedie)
-    if law is not None and isinstance(objective, Noise2Score) and objective.rho and not law.rho:
+    if law is not None and objective.rho and not law.rho:
         law = of_std(objective.rho, law.phi**0.5)  # the std that was told is that of mid-grey
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     noisy = law is not None or not objective.supervised
@@ -180,10 +179,10 @@ def learn(
                 losses.clear()
                 if psnr:
                     of = "estimated from noisy pictures" if noisy else "at 25/255"
-                    of += ", at half their size" if isinstance(objective, Noise2Score) else ""
+                    of += ", at half their size" if objective.learns_score else ""
                     found = ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items())
                     log.info("step %d/%d: validation PSNR %s: %s", trainer.done, steps, of, found)
-                score = {"rho": 0.0 if law is None else law.rho} if isinstance(objective, Noise2Score) else None
+                score = {"rho": 0.0 if law is None else law.rho} if objective.learns_score else None
                 save_prior(average, out, noise=noise, score=score)
                 write_card(out, run, history, [p.name for p in held])
                 save()  # last: a run whose checkpoint says it is done has a prior that is
@@ -212,7 +211,8 @@ def noisy_material(
 ) -> tuple[Patches, Objective, list[tuple[Tensor, float]]]:
     """Patches of noisy pictures and of folders of clean ones, the objective that knows their noise, and pictures to
     validate on, `(1, C, H, W)` with the std of their noise: those held out, or some that are learnt from."""
-    read = partial(read_noisy, masked=objective.takes_masks, from_zero=from_zero(objective, law))
+    from_zero = objective.from_zero if law is None else law.rho > 0
+    read = partial(read_noisy, masked=objective.takes_masks, from_zero=from_zero)
     learnt = load(paths, read, patch)
     known = load_pictures(find_pictures(clean), patch) if clean else []
     patches = noisy_patches(learnt, known, patch, law, luminance=objective.for_samplers)

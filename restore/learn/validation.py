@@ -19,7 +19,6 @@ from restore.priors.spectra import CELLS, SpectralTable, residual_spectra, resid
 
 from .base import Batch, Objective
 from .data import LUMINANCE, Patches
-from .noise2score import Noise2Score
 from .told import AS_RECORDED
 
 CROPS, LEVELS = 48, 18  # behind the table of spectra
@@ -56,7 +55,7 @@ def validate_noisy(
     come out negative.
     """
     rho = 0.0 if law is None else law.rho
-    score = PosteriorMean(Rescaled(denoiser, 2, -1), rho) if isinstance(objective, Noise2Score) else None
+    score = PosteriorMean(Rescaled(denoiser, 2, -1), rho) if objective.learns_score else None
     errors: dict[str, list[float]] = {}
     for i, (noisy, sigma) in enumerate(pictures):
         kinds = {"grey": (noisy, sigma)}
