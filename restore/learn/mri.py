@@ -94,7 +94,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         from nibabel.filebasedimages import ImageFileError
         from nibabel.spatialimages import HeaderDataError
     except ImportError as error:
-        seen, cure = "NIfTI, and nibabel is not installed", "pip install 'restore-posterior[mri]'"
+        seen, cure = "NIfTI, and nibabel is not installed", "install it: pip install 'restore-posterior[mri]'"
         raise InputError(path, seen, "nibabel to read it", cure) from error
     wanted = "a volume of magnitudes, (X, Y, Z)"
     try:
@@ -104,8 +104,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         seen = f"damaged or no NIfTI ({str(error).splitlines()[0]})"
         raise InputError(path, seen, wanted, "copy it again") from error
     if values.ndim != 3:
-        cure = "save its volumes one by one" if values.ndim > 3 else "give whole volumes, or pictures of slices"
-        raise InputError(path, f"of shape {values.shape}", wanted, cure)
+        raise InputError(path, f"of shape {values.shape}", wanted, "save its volumes one by one")
     if values.dtype.kind not in "uif":
         cure = "save the magnitude: the phase is drawn anew for each patch"
         raise InputError(path, f"values of type {values.dtype}", wanted, cure)
