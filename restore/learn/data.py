@@ -206,11 +206,12 @@ class Patches:
         self.all, self.size, self.shrink, self.turn = list(pictures), size, shrink, turn
         self.noise = [0.0] * len(self.all) if noise is None else list(noise)
         self.colour = [p for p in self.all if p.shape[0] == 3]
+        self.in_colour = torch.tensor([p.shape[0] == 3 for p in self.all])
+        self.area = torch.tensor([float(p.shape[1] * p.shape[2]) for p in self.all])
         self.luminance = luminance
         self.grey = grey if self.colour else 1.0
         if not luminance:
-            area = [p.shape[1] * p.shape[2] * (p.shape[0] == 1) for p in self.all]
-            self.grey = sum(area) / sum(p.shape[1] * p.shape[2] for p in self.all)
+            self.grey = float(self.area[~self.in_colour].sum() / self.area.sum())
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -230,12 +231,10 @@ class Patches:
     def batch(self, count: int, rng: torch.Generator) -> Batch:
         """Patches `(count, 1 or 3, size, size)`: one number of channels per batch."""
         grey = torch.rand((), generator=rng).item() < self.grey
-        kinds = {False, True} if grey and self.luminance else {not grey}  # in colour or not
-        pool = [(p, s) for p, s in zip(self.all, self.noise, strict=True) if (p.shape[0] == 3) in kinds]
-        area = torch.tensor([float(p.shape[1] * p.shape[2]) for p, _ in pool])
+        area = self.area if grey and self.luminance else self.area * (self.in_colour != grey)
         chosen = torch.multinomial(area, count, replacement=True, generator=rng).tolist()
-        x = torch.stack([self._patch(pool[i][0], pool[i][1], grey, rng) for i in chosen])
-        sigma = torch.tensor([weaker(s, p, grey) for p, s in (pool[i] for i in chosen)])
+        x = torch.stack([self._patch(self.all[i], self.noise[i], grey, rng) for i in chosen])
+        sigma = torch.tensor([weaker(self.noise[i], self.all[i], grey) for i in chosen])
         unseen = x.isnan()
         return Batch(x.nan_to_num(nan=0.0), sigma, ~unseen) if unseen.any() else Batch(x, sigma)
 
