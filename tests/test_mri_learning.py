@@ -25,6 +25,7 @@ from restore.learn.mri import (
     load_shown,
     load_slices,
     read_slices,
+    shaded,
     with_phase,
 )
 from restore.learn.validation import validate
@@ -113,9 +114,21 @@ def test_a_cut_in_k_space_rings_at_edges_and_spares_what_is_smooth():
     for ringing in (out[0, 1], out[1, 0]):
         assert 0.02 < float(ringing.max()) - 1 < 0.2
     torch.testing.assert_close(out[..., 22:, 0] - out[..., 22:, 39], torch.zeros(2, 2, 26), atol=1e-4, rtol=0)
+    turned = band_limited(x.mT, torch.Generator().manual_seed(0), share=1.0)
+    assert 0.02 < float(turned[0, 1].max()) - 1 < 0.2 and not torch.allclose(turned[0, 1], out[0, 1].T, atol=1e-3)
     assert torch.equal(band_limited(x, torch.Generator().manual_seed(0), share=0.0), x)
     some = band_limited(x.repeat(200, 1, 1, 1), torch.Generator().manual_seed(0))
     assert 0.2 < (some[::2, 1] != edge).flatten(1).any(1).float().mean() < 0.4
+
+
+def test_contrast_and_shading_are_varied():
+    m = torch.tensor([0.0, 0.25, 0.5]).repeat_interleave(32)[:, None].expand(300, 1, 96, 96)
+    out = shaded(m, torch.Generator().manual_seed(0))
+    assert not out[:, :, :32].any(), "nothing stays nothing"
+    gamma = (out[:, 0, 64] / out[:, 0, 63]).log2().mean(1)  # of neighbours, which are shaded alike
+    assert 0.4 < ((gamma - 1).abs() < 0.02).float().mean() < 0.65 and gamma.min() < 0.75 and gamma.max() > 1.35
+    factor = out[:, 0, 64:].log()
+    assert 0.1 < factor.std((1, 2)).mean() < 0.3 and factor.diff(dim=2).abs().max() < 0.1
 
 
 def test_patches_have_any_brightness_and_their_parts_are_alike(tmp_path):
