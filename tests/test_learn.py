@@ -185,6 +185,27 @@ def test_what_training_leaves_is_a_prior(folder, tmp_path):
         load_prior(tmp_path / "mine")
 
 
+def test_a_run_may_start_from_a_prior_and_grow_it(folder, tmp_path):
+    small, x = tmp_path / "small", torch.rand(1, 3, 16, 16)
+    save_prior(random_denoiser(), small)
+    blocks = {k: v for k, v in RUN.items() if k not in TINY}
+    same = learn([folder], tmp_path / "same", start=small, steps=1, lr=1e-9, **blocks)
+    grown = learn([folder], tmp_path / "grown", start=small, steps=1, lr=1e-9, **blocks | {"blocks": (2, 1)})
+    untold = learn([folder], tmp_path / "untold", steps=1, lr=1e-9, **RUN)
+    was, same, grown, untold = (load_prior(p)(x, 0.1) for p in (small, same, grown, untold))
+    assert alike(same - x, was - x) and alike(grown - x, was - x) and not alike(untold - x, was - x)
+    assert len(load_file(tmp_path / "grown" / "weights.safetensors")) > len(load_file(small / "weights.safetensors"))
+
+
+def test_a_run_cannot_start_from_what_does_not_fit(folder, tmp_path):
+    small = learn([folder], tmp_path / "small", steps=1, **RUN)
+    with pytest.raises(InputError, match=r"layers that the new network has not.*widths"):
+        learn([folder], tmp_path / "other", start=small, steps=1, **RUN | {"widths": (4, 8)})
+    save_prior(random_denoiser(), tmp_path / "fits")
+    with pytest.raises(InputError, match="with start None; wanted start"):
+        learn([folder], small, start=tmp_path / "fits", steps=1, **RUN)
+
+
 def test_spectra_need_pictures_that_have_all_their_frequencies():
     denoiser = random_denoiser()
     pictures = [torch.randint(256, (3, n, 40), dtype=torch.uint8) for n in (33, 32)]
