@@ -21,15 +21,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import operator_cost  # noqa: E402
-from test_mri import birdcage, projection_error, scan  # noqa: E402
-from test_nufft import radial  # noqa: E402
+import operator_cost
+from test_mri import birdcage, projection_error, scan
+from test_nufft import radial
 
-from operators import masks, mri  # noqa: E402
-from operators.espirit import espirit  # noqa: E402
-from operators.linalg import dot  # noqa: E402
-from operators.nufft import SenseNUFFT  # noqa: E402
-from operators.random import generator  # noqa: E402
+from operators import masks, mri
+from operators.espirit import espirit
+from operators.linalg import dot
+from operators.nufft import SenseNUFFT
+from operators.random import generator
 
 N, SIZE, ALPHA = 8, 256, 100.0
 
