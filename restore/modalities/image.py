@@ -166,7 +166,9 @@ def list_pictures(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise no_such_file(folder) if not folder.exists() else InputError(folder, "a file", "a folder", "name its folder")
+        raise (
+            no_such_file(folder) if not folder.exists() else InputError(folder, "a file", "a folder", "name its folder")
+        )
     found = []
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -62,7 +62,7 @@ class Scan:
             InputError: NaN or infinities, said by line; the file ends before this slice.
         """
         k = np.asarray(self.plane(i), np.complex64)
-        bad = ~np.isfinite(k).all(0)
+        bad = np.asarray(~np.isfinite(k).all(0))
         if bad.any():
             seen = f"{int(bad.sum())} points of slice {i} are NaN or infinite"
             if k.ndim == 3:
