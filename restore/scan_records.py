@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,18 @@ from restore.jobs import Job
 from restore.modalities.mri_write import suffix_of, write_volume
 from restore.records import Record, complete, hold, machine, pinned, remove, what_it_is
 from restore.report import nice_ceiling, panel
-from restore.scans import PreparedScan, ScanRequest, Slice, Told, Workshop, misfit, pose, predict, zero_filled
+from restore.scans import (
+    PreparedScan,
+    ScanRequest,
+    Slice,
+    Told,
+    Workshop,
+    misfit,
+    peak_psnr,
+    pose,
+    predict,
+    zero_filled,
+)
 from restore.uncertainty.calibration import HONESTLY
 
 # Decades of k-space that are shown, from its largest value down.
@@ -35,9 +47,12 @@ def side_files(job: Job, request: ScanRequest) -> list[Path]:
 
 def write_scan(
     prepared: PreparedScan, request: ScanRequest, workshop: Workshop, told: Sequence[Told], device: torch.device,
-    argv: list[str],
+    argv: list[str], truth: np.ndarray | None,
 ) -> Record:  # fmt: skip
     """Write everything and the record; returns the record.
+
+    Args:
+        truth: the true images of all slices, `(slice, y, x)`, to score the result by.
 
     Raises:
         OutputError: the place cannot be written to.
@@ -45,7 +60,9 @@ def write_scan(
     job, output = prepared.job, prepared.job.output
     old = hold(job, side_files(job, request))
     notes = _volumes(prepared, request, workshop)
-    notes += _pictures(prepared, request, workshop, told)
+    if truth is not None:
+        told = _scored(prepared, workshop, told, truth)
+    notes += _pictures(prepared, request, workshop, told, truth)
     files = [path.name for path in side_files(job, request)[1:]]
     remove(job, old.difference(files))
     record: Record = {
@@ -127,7 +144,9 @@ def _volumes(prepared: PreparedScan, request: ScanRequest, workshop: Workshop) -
     return notes
 
 
-def _pictures(prepared: PreparedScan, request: ScanRequest, workshop: Workshop, told: Sequence[Told]) -> list[str]:
+def _pictures(
+    prepared: PreparedScan, request: ScanRequest, workshop: Workshop, told: Sequence[Told], known: np.ndarray | None
+) -> list[str]:
     """Panel and check in k-space of the middle one of the slices that hold data; which one."""
     full = [n for n, t in enumerate(told) if not t.empty]
     n = full[len(full) // 2]
@@ -142,10 +161,12 @@ def _pictures(prepared: PreparedScan, request: ScanRequest, workshop: Workshop, 
     ]
     if request.draws > 1:
         shown.append((f"standard deviation\n{HONESTLY}", volume.std(n) / scale))
-    if posed.truth is not None:
-        truth = np.abs(posed.truth)
+    whole = posed.truth if known is None else known[prepared.chosen[n]]
+    if whole is not None:
+        truth = np.abs(whole)
         error = np.abs(volume.mean(n) - truth) / scale
-        shown += [("all data, coils combined", truth[None] / scale), ("error of the magnitude", error)]
+        title = "all data, coils combined" if known is None else "truth"
+        shown += [(title, truth[None] / scale), ("error of the magnitude", error)]
     shown.append(("phase\nblack -pi, white pi", (volume.phase(n)[None] + np.pi) / (2 * np.pi)))
     panel(job.beside(beside.PANEL), shown)
     _check(job.beside(beside.KSPACE), prepared, posed, samples.mean(0))
@@ -184,6 +205,15 @@ def _gridded(prepared: PreparedScan, values: np.ndarray) -> np.ndarray:
     np.add.at(total, tuple(place.T), values**2)
     np.add.at(count, tuple(place.T), 1)
     return np.sqrt(total / np.maximum(count, 1))
+
+
+def _scored(prepared: PreparedScan, workshop: Workshop, told: Sequence[Told], truth: np.ndarray) -> list[Told]:
+    """What is told of the slices, with their PSNR against a truth."""
+    volume, chosen = _Volume(prepared, workshop), prepared.chosen
+    return [
+        t if t.empty else replace(t, psnr=peak_psnr(volume.mean(n), np.abs(truth[chosen[n]])))
+        for n, t in enumerate(told)
+    ]
 
 
 def _result(request: ScanRequest, told: Sequence[Told]) -> Record:

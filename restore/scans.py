@@ -30,6 +30,7 @@ from restore.files import atomic_write
 from restore.jobs import Job, Tools, sha256
 from restore.modalities.mri import Scan, fft2, ifft2, read_maps, read_mask, read_scan
 from restore.priors.base import Denoiser
+from restore.priors.covariance import Covariance
 from restore.problem import Problem
 from restore.samplers.base import SamplerError
 
@@ -38,8 +39,6 @@ GIVEN, ESPIRIT = "given", "espirit"
 EDGE = 0.9
 # Lines of the centre that coil maps are estimated from, at most.
 CALIBRATION = 24
-# Share of the lines around zero frequency that `--accel` keeps.
-CENTRE = 0.08
 # Fewer fully sampled lines than these say nothing of coils.
 LEAST_CALIBRATION = 8
 # Noise at which a finished picture is denoised to see whether the prior knows its kind, in the prior's units.
@@ -175,7 +174,10 @@ def pose(prepared: PreparedScan, request: ScanRequest, i: int) -> Slice | None:
     if not measured.any():
         cure = "give the mask that belongs to this scan"
         raise InputError(scan.path, f"nothing was sampled where the mask says, in slice {i}", "some points", cure)
-    used = measured & kept(scan, request, prepared.sha256) if request.accel != GIVEN else measured
+    used = measured
+    if request.accel != GIVEN:
+        rng = generator(request.settings["seed"], int(prepared.sha256[:8], 16))
+        used = measured & kept_lines(scan.shape, request.accel, scan.phase_axis, rng)
     maps = _maps(prepared, k * used, used, i)
     x = ifft2(_smoothed(k, used))
     scale = brightness(combined(x, maps))
@@ -193,11 +195,22 @@ def pose(prepared: PreparedScan, request: ScanRequest, i: int) -> Slice | None:
     )
 
 
-def kept(scan: Scan, request: ScanRequest, checksum: str) -> np.ndarray:
-    """What `--accel R` keeps of the lines, `(y, x)` bool: the same in all slices."""
-    axis = "yx".index(scan.phase_axis)
-    rng = generator(request.settings["seed"], int(checksum[:8], 16))
-    return masks.random_lines(scan.shape, accel=float(request.accel), centre=CENTRE, rng=rng, axis=axis).numpy()
+def kept_lines(shape: tuple[int, int], accel: str, phase_axis: str, rng: torch.Generator) -> np.ndarray:
+    """What an acceleration keeps, `(y, x)` bool.
+
+    Args:
+        accel: `4` keeps a quarter of the lines, drawn at random, of which 0.32 / 4 of all lie in the centre, as in
+            fastMRI; `2x2` every second point along both axes, and a block of the centre.
+
+    Raises:
+        ValueError: so few lines that none are left beside the centre.
+    """
+    if "x" in accel:
+        y, x = (int(n) for n in accel.split("x"))
+        return masks.equispaced(shape, (y, x), centre=CALIBRATION).numpy()
+    n, R = shape["yx".index(phase_axis)], float(accel)
+    centre = max(round(0.32 / R * n), LEAST_CALIBRATION)
+    return masks.random_lines(shape, R, centre=centre, axis=phase_axis, rng=rng).numpy()  # type: ignore[arg-type]
 
 
 def combined(x: np.ndarray, maps: np.ndarray | None) -> np.ndarray:
@@ -261,14 +274,21 @@ def _maps(prepared: PreparedScan, k: np.ndarray, used: np.ndarray, i: int) -> np
         return np.tensordot(prepared.whitening, maps, 1).astype(np.complex64)
     if scan.coils == 1:
         return None
-    lengths = [s.stop - s.start for s in centre_block(used)]
+    block = centre_block(used)
+    lengths = [s.stop - s.start for s in block]
     if min(lengths) < LEAST_CALIBRATION:
         cure = "give their maps with --coils FILE, or sample the centre"
         raise InputError(
             scan.path, f"no centre lines: {min(lengths)} lines around zero frequency without a gap, in slice {i}",
             f"at least {LEAST_CALIBRATION}, to tell {scan.coils} coils by", cure,
         )  # fmt: skip
-    return espirit(torch.from_numpy(k), calibration=min(CALIBRATION, *lengths)).numpy().astype(np.complex64)
+    return whole_maps(k, block)
+
+
+def whole_maps(k: np.ndarray, block: tuple[slice, slice]) -> np.ndarray:
+    """Coil maps by the gapless block in the centre of k-space, `(coil, y, x)`, zero outside of the body."""
+    width = min(CALIBRATION, *(s.stop - s.start for s in block))
+    return espirit(torch.from_numpy(k), calibration=width).numpy().astype(np.complex64)
 
 
 def _noise(scan: Scan, given: np.ndarray | None, chosen: range, request: ScanRequest) -> tuple[np.ndarray, float, str]:
@@ -432,6 +452,8 @@ def _restored(
         cure = "try --noise, or another --sampler"
         raise InputError(prepared.scan.path, f"slice {i}: {error}", "numbers that stay finite", cure) from error
     draws = to_complex(result.samples)[:, 0].cpu().numpy() * posed.scale
+    if posed.maps is not None:
+        draws *= posed.maps.any(0)  # where no coil sees anything there is no answer
     block = None if posed.used is None else centre_block(posed.used)
     told = Told(
         empty=False,
@@ -443,7 +465,7 @@ def _restored(
         kept=1.0 if posed.used is None else float(posed.used.mean()),
         centre=(0, 0) if block is None else tuple(s.stop - s.start for s in block),  # type: ignore[arg-type]
         surprise=surprise(tools.prior, result.mean[None], (prepared.sha256, i)),
-        psnr=None if posed.truth is None else _psnr(np.abs(draws).mean(0), np.abs(posed.truth)),
+        psnr=None if posed.truth is None else peak_psnr(np.abs(draws).mean(0), np.abs(posed.truth)),
         **_left_out(posed, draws, prepared.sigma),
     )
     return draws.astype(np.complex64), told
@@ -497,10 +519,12 @@ def surprise(prior: Denoiser, x: Tensor, key: tuple[str, int]) -> float:
     with torch.no_grad():
         noisy = x + sigma * n
         error = float((prior(noisy, sigma) - x).double().square().mean())
-        expected = float((probe * prior.covariance(noisy, sigma)(probe)).double().mean())
+        C: Covariance = prior.covariance(noisy, sigma)
+        expected = float((probe * C(probe)).double().mean())
     return error / expected
 
 
-def _psnr(data: np.ndarray, truth: np.ndarray) -> float:
+def peak_psnr(data: np.ndarray, truth: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB; the peak is the largest value of the truth."""
     error = float(np.square(data - truth, dtype=np.float64).mean())
     return float(20 * np.log10(truth.max() / max(error**0.5, 1e-20)))

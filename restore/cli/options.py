@@ -213,13 +213,14 @@ def _upscale(p: Parser) -> None:
 
 
 def acceleration(text: str) -> str:
-    """`given`, or a factor above 1."""
+    """`given`, a factor above 1, or `2x2`."""
+    good = text == "given" or re.fullmatch(r"[1-9]x[1-9]", text) is not None
     try:
-        good = text == "given" or 1 < float(text) <= 64
+        good = good or 1 < float(text) <= 64
     except ValueError:
         good = False
     if not good:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an acceleration: give a factor such as 4, or given")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an acceleration: give a factor such as 4, 2x2, or given")
     return text
 
 
@@ -260,6 +261,7 @@ def _mri(p: Parser) -> None:
     p.add_argument("--phase", metavar="FILE", help="NIfTI of the phase in radians, where SCAN is of magnitudes")
     p.add_argument("--matrix", type=sizes, metavar="Y,X", help="size of the image, for a trajectory without one")
     _drawing(p)
+    p.add_argument("--ref", metavar="TRUTH", help="the true images, (slice, y, x) or NIfTI, to print the PSNR")
     p.add_argument("--overwrite", action="store_true", help="do finished scans again; replace any file")
     p.add_argument("--json", action="store_true", help="one JSON object per scan on stdout")
     p.add_argument("--quiet", action="store_true", help="print errors only")
@@ -268,14 +270,20 @@ def _mri(p: Parser) -> None:
 def _measuring(p: Parser, noise_needed: bool) -> None:
     p.add_argument("--operator", required=noise_needed, metavar="SPEC",
                    default=None if noise_needed else "blur:gaussian:2.0",
-                   help="identity, mask:0.7 (share missing), blur:gaussian:2.0, downsample:2")  # fmt: skip
+                   help="identity, mask:0.7 (share missing), blur:gaussian:2.0, downsample:2; for simulate mri:R=4, "
+                   "mri:R=2x2,coils=8")  # fmt: skip
     p.add_argument("--noise", type=positive, required=noise_needed, metavar="S", default=None if noise_needed else 0.02,
                    help="standard deviation, 0.05 or 12/255")  # fmt: skip
 
 
 def _simulate(p: Parser) -> None:
     _measuring(p, noise_needed=True)
-    p.add_argument("--input", required=True, metavar="TRUTH", help="a clean picture or a folder of them")
+    p.add_argument(
+        "--input",
+        required=True,
+        metavar="TRUTH",
+        help="a clean picture or a folder of them; for mri also NIfTI, or fully sampled k-space",
+    )
     p.add_argument("-o", "--output", required=True, metavar="MEAS", help="folder for the measurements")
     p.add_argument("--seed", type=seed, default=0, metavar="N")
     p.add_argument("--float", action="store_true", help="float TIFF, neither rounded nor clipped")
@@ -349,9 +357,9 @@ def _demo(p: Parser) -> None:
 
 
 _ADD = {
-    "denoise": _denoise, "inpaint": _inpaint, "deblur": _deblur, "upscale": _upscale, "mri": _mri, "simulate": _simulate,
-    "compare": _compare, "calibrate": _calibrate, "sweep": _sweep, "learn": _learn, "replay": _replay, "list": _list,
-    "doctor": _nothing, "demo": _demo,
+    "denoise": _denoise, "inpaint": _inpaint, "deblur": _deblur, "upscale": _upscale, "mri": _mri,
+    "simulate": _simulate, "compare": _compare, "calibrate": _calibrate, "sweep": _sweep, "learn": _learn,
+    "replay": _replay, "list": _list, "doctor": _nothing, "demo": _demo,
 }  # fmt: skip
 
 

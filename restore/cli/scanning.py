@@ -46,8 +46,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         slices=options.slices,
         draws=composed["samples"] or DEFAULT_DRAWS,
     )
-    for name in ("mask", "coils", "phase"):
-        path = getattr(request, name)
+    for name in ("mask", "coils", "phase", "ref"):
+        path = getattr(options, name)
         if path is not None and path != "espirit" and not Path(path).is_file():
             raise UsageError(f"no such file for --{name}: {path}")
     try:
@@ -62,7 +62,9 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         for source in map(Path, inputs)
     ]
     pairs = [(job.source, path) for job in jobs for path in (job.output, *side_files(job, request))]
-    aids = [Path(f) for f in (request.mask, request.coils, request.phase) if f is not None and f != "espirit"]
+    aids = [
+        Path(f) for f in (request.mask, request.coils, request.phase, options.ref) if f is not None and f != "espirit"
+    ]
     check_outputs(pairs, aids)
     return do_all(jobs, request, options, argv, failed=0, one=scan)
 
@@ -89,6 +91,7 @@ def scan(
     job: Any, request: Any, argv: list[str], ref: str | None, overwrite: bool, announce: bool, bar: bool
 ) -> Report:
     """Restore one scan. Raises InputError where it cannot be."""
+    from restore.modalities.mri import read_images
     from restore.records import RECORD, finished, read_record
     from restore.scan_records import describe, side_files, write_scan
     from restore.scans import Workshop, execute_scan, prepare_scan
@@ -101,6 +104,7 @@ def scan(
         return Report(words, read_record(job.beside(RECORD)), skipped=True)
     kit = tools(json.dumps(request.settings))
     prepared = prepare_scan(job, request, kit)
+    truth = None if ref is None else read_images(ref, prepared.scan)
     workshop = Workshop(job, {**described, "input_sha256": prepared.sha256})
     lines = heading(prepared, request, kit, sum(workshop.told(i) is not None for i in prepared.chosen))
     if announce:
@@ -111,7 +115,7 @@ def scan(
         told = execute_scan(prepared, request, kit, workshop, progress)
     finally:
         progress.close()
-    record = write_scan(prepared, request, workshop, told, kit.device, argv)
+    record = write_scan(prepared, request, workshop, told, kit.device, argv, truth)
     return Report((*lines, *ending(record, prepared.notes)), record)
 
 

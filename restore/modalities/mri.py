@@ -18,7 +18,7 @@ from .image import no_such_file
 from .mri_axes import Array, Layout, decoupled, plane
 from .mri_scan import Scan, fft2, ifft2
 
-__all__ = ["FORMATS", "Scan", "fft2", "ifft2", "read_maps", "read_mask", "read_scan"]
+__all__ = ["FORMATS", "Scan", "fft2", "ifft2", "read_images", "read_maps", "read_mask", "read_scan"]
 
 FORMATS = (".h5", ".cfl", ".npy", ".npz", ".mat", ".nii", ".nii.gz")
 # Of k-space, more than this share of the energy along an axis lies in the middle quarter of it; of pictures, less.
@@ -175,6 +175,25 @@ def read_mask(path: str | Path, scan: Scan) -> np.ndarray:
     if not found.any():
         raise InputError(path, "a mask that keeps nothing", "true (or 1) where k-space was sampled", "invert it")
     return found
+
+
+def read_images(path: str | Path, scan: Scan) -> np.ndarray:
+    """The true images of a scan, `(slice, y, x)`, real or complex, from an array of that shape or a NIfTI file.
+
+    Raises:
+        InputError: they do not match the scan.
+    """
+    from .mri_arrays import read_array
+
+    images = read_array(path)
+    if kind_of(Path(path)) == "nifti":
+        images = images.T
+    images = images[None] if images.ndim == 2 else images
+    wanted = (scan.slices, *scan.shape)
+    if images.shape != wanted:
+        seen, words = (" x ".join(map(str, s)) for s in (images.shape, wanted))
+        raise InputError(path, f"images of {seen}", f"{words} (slice, y, x), as the scan has", "check --ref")
+    return images
 
 
 def read_maps(path: str | Path, scan: Scan) -> np.ndarray:
