@@ -70,7 +70,7 @@ def write_scan(
         "request": describe(request),
         "input": {"path": str(job.source.absolute()), "sha256": prepared.sha256, "is": str(prepared.scan)},
         "noise": {"sigma": prepared.sigma, "estimated": prepared.estimated},
-        "result": _result(request, told),
+        "result": {**_result(request, told), "noise": _relative(prepared.sigma, told)},
         "slices": [vars(t) for t in told],
         "interval": {"is": HONESTLY, "why": "no calibration for scans"},
         "files": files,
@@ -214,6 +214,11 @@ def _scored(prepared: PreparedScan, workshop: Workshop, told: Sequence[Told], tr
         t if t.empty else replace(t, psnr=peak_psnr(volume.mean(n), np.abs(truth[chosen[n]])))
         for n, t in enumerate(told)
     ]
+
+
+def _relative(sigma: float, told: Sequence[Told]) -> float:
+    """The noise as a share of the brightness of the pictures."""
+    return float(np.mean([sigma / t.scale for t in told if not t.empty]))
 
 
 def _result(request: ScanRequest, told: Sequence[Told]) -> Record:

@@ -37,6 +37,8 @@ from restore.samplers.base import SamplerError
 GIVEN, ESPIRIT = "given", "espirit"
 # From this share of the largest frequency on, k-space is mostly noise.
 EDGE = 0.9
+# A noise scan so many times weaker than the edges of k-space is not of these data.
+OTHER_SCALE = 10.0
 # Lines of the centre that coil maps are estimated from, at most.
 CALIBRATION = 24
 # Fewer fully sampled lines than these say nothing of coils.
@@ -225,26 +227,19 @@ def brightness(x: np.ndarray) -> float:
 
 
 def centre_block(used: np.ndarray) -> tuple[slice, slice]:
-    """The largest block around zero frequency, of the shape of k-space, that was sampled without a gap."""
-    (y, x), (H, W) = (n // 2 for n in used.shape), used.shape
-    best = slice(y, y), slice(x, x)
-    for part in range(1, 65):
-        rows, columns = (min(max(2, round(n * part / 64)), n) // 2 * 2 for n in (H, W))
-        block = slice(y - rows // 2, y + rows // 2), slice(x - columns // 2, x + columns // 2)
-        if not used[block].all():
-            break
-        best = block
-    return _widened(used, best)
+    """A block around zero frequency that was sampled without a gap, as long along each axis as that allows."""
+    shape = used.shape
 
+    def window(n: int, width: int) -> slice:
+        return slice(n // 2 - width // 2, n // 2 - width // 2 + width)
 
-def _widened(used: np.ndarray, block: tuple[slice, slice]) -> tuple[slice, slice]:
-    """The block, longer along one axis where whole lines were sampled."""
-    rows, columns = block
-    if used[rows].size and used[rows].all():
-        return rows, slice(0, used.shape[1])
-    if used[:, columns].size and used[:, columns].all():
-        return slice(0, used.shape[0]), columns
-    return block
+    def widest(line: np.ndarray) -> int:
+        return next((w for w in range(len(line), 0, -1) if line[window(len(line), w)].all()), 0)
+
+    rows, columns = widest(used[:, shape[1] // 2]), widest(used[shape[0] // 2])
+    while not used[window(shape[0], rows), window(shape[1], columns)].all():
+        rows, columns = rows - (rows >= columns), columns - (columns >= rows)
+    return window(shape[0], rows), window(shape[1], columns)
 
 
 def _off_grid(prepared: PreparedScan, k: np.ndarray, i: int) -> Slice:
@@ -295,25 +290,33 @@ def _noise(scan: Scan, given: np.ndarray | None, chosen: range, request: ScanReq
     """The matrix that makes the noise of all coils equal and independent, its std then, and where both are from."""
     if request.noise is not None:
         return np.eye(scan.coils, dtype=np.complex64), request.noise, "given"
-    if scan.noise is not None and scan.noise.shape[1] >= 4 * scan.coils and scan.noise.any():
-        n, words = scan.noise - scan.noise.mean(1, keepdims=True), "by the noise scan in the file"
-    else:
-        middle = chosen[len(chosen) // 2]
-        parts = [_edges(scan, given, i) for i in sorted({chosen[0], middle, chosen[-1]})]
-        parts = [p for p in parts if p.shape[1] >= 4 * scan.coils]
-        if not parts:
-            seen = "too few points at the edges of k-space to tell the noise by"
-            raise InputError(scan.path, seen, "a noise level", "give it with --noise, per real number of the file")
-        n, words = min(parts, key=lambda p: float(np.square(np.abs(p)).mean())), "estimated at the edges of k-space"
+    middle, least = chosen[len(chosen) // 2], 4 * scan.coils
+    parts = [_edges(scan, given, i) for i in sorted({chosen[0], middle, chosen[-1]})]
+    edges = min((p for p in parts if p.shape[1] >= least), key=_power, default=None)
+    words, n = "estimated at the edges of k-space", edges
+    if scan.noise is not None and scan.noise.shape[1] >= least:
+        own = scan.noise - scan.noise.mean(1, keepdims=True)
+        if edges is None or _power(edges) < OTHER_SCALE**2 * _power(own):
+            words, n = "by the noise scan in the file", own
+        else:
+            words += " (the noise scan in the file is not on the scale of its data)"
+    if n is None:
+        seen = "too few points at the edges of k-space to tell the noise by"
+        raise InputError(scan.path, seen, "a noise level", "give it with --noise, per real number of the file")
     covariance = (n @ n.conj().T / n.shape[1]).astype(np.complex128)
     power = np.real(np.diag(covariance))
-    if power.min() <= 0:
-        dead = np.flatnonzero(power <= 0)
-        seen = f"nothing but zeros in coil {', '.join(map(str, dead))}"
-        raise InputError(scan.path, seen, "coils that measured something", "leave them out of the file")
+    if power.min() <= 1e-12 * power.max():
+        dead = ", ".join(map(str, np.flatnonzero(power <= 1e-12 * power.max())))
+        seen = f"nothing but zeros in coil {dead}" if power.max() > 0 else "no noise at the edges of k-space"
+        cure = "leave it out of the file" if power.max() > 0 else "give a noise level with --noise"
+        raise InputError(scan.path, seen, "coils that measured something", cure)
     sigma = float(np.sqrt(power.mean() / 2))
     whitening = sigma * np.linalg.inv(np.linalg.cholesky(covariance / 2))
     return whitening.astype(np.complex64), sigma, words + (", all coils whitened to it" if scan.coils > 1 else "")
+
+
+def _power(n: np.ndarray) -> float:
+    return float(np.square(np.abs(n)).mean())
 
 
 def _edges(scan: Scan, given: np.ndarray | None, i: int) -> np.ndarray:
@@ -497,7 +500,7 @@ def misfit(posed: Slice, x: np.ndarray) -> np.ndarray:
     """How far each point of the data lies from what a picture predicts, root mean square over coils and both parts,
     `(y, x) -> (M,)` in the units of the file."""
     p = posed.problem
-    r = p.y - p.operator(to_channels(torch.from_numpy(x)[None])[None] / posed.scale)
+    r = p.y - p.operator.forward(to_channels(torch.from_numpy(x)[None])[None] / posed.scale)
     return r[0].square().mean(0).sqrt().numpy() * posed.scale
 
 

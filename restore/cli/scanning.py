@@ -69,6 +69,29 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     return do_all(jobs, request, options, argv, failed=0, one=scan)
 
 
+def replay(record: Record, source: Path, output: Path, options: argparse.Namespace, argv: list[str]) -> int:
+    """Make a result again from its record; the exit status."""
+    from dataclasses import fields
+
+    from restore.jobs import Job
+    from restore.scan_records import describe, side_files
+    from restore.scans import ScanRequest
+
+    plain = record["request"]
+    told = {f.name: plain[f.name] for f in fields(ScanRequest)}
+    request = ScanRequest(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
+    job = Job(source, *_output(source, str(output), False), Path(source.name))
+    check_outputs([(source, path) for path in (job.output, *side_files(job, request))])
+    try:
+        now = describe(request)
+    except OSError as error:
+        raise UsageError(f"{error.filename} is gone: a replay needs it") from error
+    for key in plain:
+        if key.endswith("_sha256") and now.get(key) != plain[key]:
+            raise UsageError(f"the {key.removesuffix('_sha256')} has changed since: a replay needs the one of then")
+    return do_all([job], request, options, argv, failed=0, one=scan)
+
+
 def _output(source: Path, out: str | None, several: bool) -> tuple[Path, str]:
     """Where a scan goes, and what the names of the files beside it begin with."""
     from restore.modalities.mri import FORMATS
@@ -146,15 +169,14 @@ def heading(prepared: Any, request: Any, kit: Any, finished: int) -> list[str]:
 
 def ending(record: Record, told: Sequence[str]) -> list[str]:
     """What was sampled, how well the result fits, what was written, and the notes that were not `told` before."""
-    from .printing import verdict
-
     r, output = record["result"], record["output"]["path"]
     full = [t for t in record["slices"] if not t["empty"]]
     centre = [tuple(t["centre"]) for t in full]
     lines = [
         f"  sampled   {100 * r['kept']:.3g} % of k-space, acceleration {1 / r['kept']:.3g}; "
         f"centre without a gap {centre[len(centre) // 2][0]} x {centre[len(centre) // 2][1]} (y, x)",
-        f"  data fit  ||y - A x|| / (sigma sqrt(m)) = {r['data_fit']:.2f} {verdict(r)}",
+        f"  noise     {r['noise']:.2g} of the brightness of the image (99th percentile)",
+        f"  data fit  ||y - A x|| / (sigma sqrt(m)) = {r['data_fit']:.2f} {verdict(r['data_fit'])}",
     ]
     worst = max(full, key=lambda t: t["data_fit"])
     if len(full) > 1:
@@ -170,6 +192,16 @@ def ending(record: Record, told: Sequence[str]) -> list[str]:
     lines += [f"  note      {note}" for note in record["notes"] if note not in told]
     lines.append(f"  wrote     {os.path.relpath(output)}: magnitude, {r['is']}, {r['seconds']:.1f} s")
     return [*lines, f"            {', '.join(record['files'])}"]
+
+
+def verdict(fit: float) -> str:
+    """What the data fit of draws means."""
+    if fit > 1.1:
+        return (
+            "high: the coil maps do not explain the data (a field of view smaller than the body, motion, a wrong "
+            "mask), or their noise is stronger than assumed"
+        )
+    return "ok" if fit >= 0.9 else "low: weaker noise than assumed, or draws that follow it"
 
 
 def fits(result: Record) -> str:

@@ -23,6 +23,8 @@ __all__ = ["FORMATS", "Scan", "fft2", "ifft2", "read_images", "read_maps", "read
 FORMATS = (".h5", ".cfl", ".npy", ".npz", ".mat", ".nii", ".nii.gz")
 # Of k-space, more than this share of the energy along an axis lies in the middle quarter of it; of pictures, less.
 _CENTRAL = 0.6
+# No picture has fewer pixels along an axis.
+_SHORTEST = 16
 
 
 def read_scan(
@@ -143,11 +145,10 @@ def _centred(scan: Scan, read: Callable[[int], np.ndarray]) -> Scan:
 
 
 def share_of_centre(k: np.ndarray, axis: int) -> float:
-    """The share of the energy of `(coil, y, x)` in the middle quarter of an axis, at least five points of it."""
+    """The share of the energy of `(coil, y, x)` in the middle quarter of an axis; 0 of one too short for a picture."""
     energy = np.square(np.abs(k), dtype=np.float64).sum(tuple(a for a in range(k.ndim) if a != axis))
-    n = len(energy)
-    half = max(n // 8, 2)
-    return float(energy[max(n // 2 - half, 0) : n // 2 + half + 1].sum() / energy.sum())
+    n, half = len(energy), len(energy) // 8
+    return float(energy[n // 2 - half : n // 2 + half + 1].sum() / energy.sum()) if n >= _SHORTEST else 0.0
 
 
 def read_mask(path: str | Path, scan: Scan) -> np.ndarray:

@@ -103,7 +103,7 @@ def _guessed(path: Path, shape: tuple[int, ...]) -> tuple[str, ...]:
         order = ["y", "x"]
         order.insert(short, "coil" if sizes[short] <= _MOST_COILS else "slice")
     else:
-        first = max(sizes[:2]) <= max(sizes[2:])
+        first = min(sizes[:2]) <= min(sizes[2:])  # a plane has no short side
         order = ["slice", "coil", "y", "x"] if first else ["y", "x", "coil", "slice"]
     for i, name in zip(long, order, strict=True):
         names[i] = name
