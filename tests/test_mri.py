@@ -5,6 +5,7 @@ import torch
 
 from operators import masks
 from operators.base import ShapeError
+from operators.espirit import espirit, noise_level, noise_samples, prewhiten
 from operators.mri import FFT2, Coils, Sense, SenseLines, sense, to_channels, to_complex
 from operators.random import generator
 
@@ -20,6 +21,29 @@ def birdcage(coils, H, W):
     dy, dx = y - 1.5 * angle.sin(), x - 1.5 * angle.cos()
     maps = torch.polar(1 / (dy**2 + dx**2), torch.atan2(dy, dx) + angle)
     return maps / maps.abs().square().sum(0).sqrt()
+
+
+def phantom(H, W):
+    """Ellipses with a smooth phase, zero outside the largest, `(H, W)` complex."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, H), torch.linspace(-1, 1, W), indexing="ij")
+    image = torch.zeros(H, W)
+    for value, cy, cx, a, b in ((1.0, 0, 0, 0.8, 0.7), (-0.6, 0.1, 0, 0.7, 0.6), (0.4, -0.2, 0.3, 0.2, 0.15)):
+        image += value * (((y - cy) / a) ** 2 + ((x - cx) / b) ** 2 < 1)
+    return torch.polar(image.clamp(min=0), 0.5 + x - 0.7 * y * x)
+
+
+def scan(coils, H, W):
+    """k-space of the phantom, with its maps: two of `(N, H, W)`."""
+    maps = birdcage(coils, H, W)
+    return to_complex(FFT2((2 * coils, H, W))(to_channels(maps * phantom(H, W))[None]))[0], maps
+
+
+def projection_error(maps, wanted):
+    """The share of `wanted` that `maps` do not explain where both are not zero, and the share of such places."""
+    both = (maps != 0).any(0) & (wanted != 0).any(0)
+    a, b = maps[:, both], wanted[:, both]
+    error = (b - a * (a.conj() * b).sum(0) / a.abs().square().sum(0)).norm() / b.norm()
+    return float(error), float(both.sum() / (wanted != 0).any(0).sum())
 
 
 # Operators.
@@ -104,6 +128,107 @@ def test_two_coils_that_differ_restore_half_the_lines_exactly():
     ],
 )
 def test_refusals_say_what_is_wrong(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+# Coil maps and noise.
+
+
+@pytest.fixture(scope="module")
+def scanned():
+    k, maps = scan(6, 64, 52)
+    sigma = 1e-3 * torch.arange(1, 7)[:, None, None]
+    return k + sigma * noise(6, 64, 52, dtype=torch.complex64) * 2**0.5, maps, sigma.flatten()
+
+
+def test_espirit_finds_the_maps_of_a_phantom(scanned):
+    k, maps, _ = scanned
+    found = espirit(k, calibration=20)
+    inside = phantom(64, 52).abs() > 0.3
+    error, seen = projection_error(found, maps * inside)
+    assert error < 0.02 and seen > 0.98
+    assert float((found != 0).any(0).float().mean()) < 0.7  # and are zero outside
+    power = found.abs().square().sum(0)
+    torch.testing.assert_close(power, (power > 0).float(), rtol=0, atol=1e-5)
+    # The phase that is not in the maps is in the image, which they combine to: with no jump between its pixels.
+    image = (found.conj() * to_complex(FFT2((12, 64, 52)).adjoint(to_channels(k)[None]))[0]).sum(0)
+    steps = (image[:, 1:] * image[:, :-1].conj())[inside[:, 1:] & inside[:, :-1]]
+    assert float(steps.angle().abs().max()) < 0.5
+
+
+def test_espirit_uses_the_lines_that_were_sampled(scanned):
+    k, maps, _ = scanned
+    inside = phantom(64, 52).abs() > 0.3
+    for axis, n in (("x", 12), ("y", 14)):
+        lines = masks.random_lines((64, 52), 3, n, axis)
+        error, seen = projection_error(espirit(k * lines), maps * inside)
+        assert error < 0.05 and seen > 0.9
+    points = masks.poisson_disc((64, 52), 3, 20)
+    assert projection_error(espirit(k * points), maps * inside)[0] < 0.03
+    y, x = torch.meshgrid(torch.arange(64) - 32, torch.arange(52) - 26, indexing="ij")
+    disc = y**2 + x**2 < 12**2
+    assert projection_error(espirit(k * disc), maps * inside)[0] < 0.03
+    assert torch.equal(espirit(k * 1j), espirit(k)) or projection_error(espirit(k * 1j), espirit(k))[0] < 1e-4
+
+
+@pytest.mark.slow  # SigPy compiles
+def test_espirit_is_sigpys(scanned):
+    app = pytest.importorskip("sigpy.mri.app")
+    k, _, _ = scanned
+    theirs = app.EspiritCalib(k.numpy(), 20, 0.02, 6, 0.95, show_pbar=False).run()
+    error, seen = projection_error(espirit(k, calibration=20), torch.from_numpy(theirs))
+    assert error < 1e-3 and seen > 0.999
+
+
+def test_operators_are_sigpys(scanned):
+    linop = pytest.importorskip("sigpy.mri.linop")
+    _, maps, _ = scanned
+    lines, z = masks.random_lines((64, 52), 3), phantom(64, 52)
+    theirs = torch.from_numpy(linop.Sense(maps.numpy(), weights=lines.numpy())(z.numpy())).to(z.dtype)
+    ours = sense(lines, maps)(to_channels(z[None])[None])[0]
+    torch.testing.assert_close(ours[0::2], theirs[:, lines].real, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours[1::2], theirs[:, lines].imag, rtol=0, atol=1e-5)
+
+
+def test_noise_level_from_the_edges_of_k_space():
+    k, _ = scan(4, 96, 80)
+    sigma = 0.1 * torch.arange(1, 5)
+    k = k + sigma[:, None, None] * noise(4, 96, 80, dtype=torch.complex64) * 2**0.5
+    torch.testing.assert_close(noise_level(noise_samples(k)), sigma, rtol=0.2, atol=0)
+    lines = masks.random_lines((96, 80), 3)
+    torch.testing.assert_close(noise_level(noise_samples(k * lines, 0.1)), sigma, rtol=0.2, atol=0)
+    known = noise(4, 20000) * torch.tensor([[1.0], [2], [3], [4]]) * 2**0.5
+    torch.testing.assert_close(noise_level(known), torch.arange(1.0, 5).double(), rtol=0.02, atol=0)
+
+
+def test_prewhitened_noise_is_independent_and_of_level_one():
+    mix = noise(4, 4, seed=1)
+    k = mix @ noise(4, 30000)
+    white = prewhiten(k.view(4, 100, 300), mix @ noise(4, 30000, seed=2)).flatten(1)
+    covariance = white @ white.mH / 30000
+    torch.testing.assert_close(covariance, 2 * torch.eye(4).to(covariance), rtol=0, atol=0.05)
+    torch.testing.assert_close(noise_level(white), torch.ones(4).double(), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: espirit(torch.ones(2, 32, 32)), ShapeError, "complex"),
+        (lambda: espirit(noise(32, 32)), ShapeError, r"\(coils, H, W\)"),
+        (lambda: espirit(torch.nan * noise(2, 32, 32)), ValueError, "NaN"),
+        (lambda: espirit(noise(2, 32, 32) * masks.equispaced((32, 32), 4, 0)), ValueError, "24 x 1 points"),
+        (lambda: espirit(noise(2, 32, 32) * 0), ValueError, "middle of k-space is needed"),
+        (lambda: espirit(noise(2, 32, 32), crop=1.1), ValueError, "crop=1.1"),
+        (lambda: noise_samples(noise(8, 8, 8)), ValueError, "3 points .* 8 coils"),
+        (lambda: noise_level(torch.ones(2, 9)), ShapeError, r"\(coils, samples\)"),
+        (lambda: prewhiten(noise(2, 8, 8), noise(3, 90)), ShapeError, "3 coils, but k-space has 2"),
+        (lambda: prewhiten(noise(2, 8, 8), noise(1, 90).expand(2, 90)), ValueError, "not independent"),
+        (lambda: prewhiten(noise(2, 8, 8), noise(2, 90) * torch.tensor([[1.0], [0]])), ValueError, "dead"),
+        (lambda: prewhiten(noise(4, 8, 8), noise(4, 3)), ValueError, "3 samples"),
+    ],
+)
+def test_calibration_refuses_in_words(make, error, words):
     with pytest.raises(error, match=words):
         make()
 
