@@ -172,8 +172,10 @@ def _pictures(
     _check(job.beside(beside.KSPACE), prepared, posed, samples.mean(0))
     many = f"slice {prepared.chosen[n]}: " if len(told) > 1 else ""
     notes = [f"{many}{job.beside(beside.KSPACE).name} has k-space on a logarithmic scale of {_DECADES:g} decades"]
-    empty = len(told) - len(full)
-    return notes + [f"{empty} slices hold no data (all zero): left zero"] * (empty > 0)
+    for n, t in enumerate(told):
+        if t.empty:
+            notes.append(f"slice {prepared.chosen[n]} holds no data (all zero): left zero")
+    return notes
 
 
 def _check(path: Path, prepared: PreparedScan, posed: Slice, mean: np.ndarray) -> None:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from operators import masks
-from operators.espirit import espirit
+from operators.base import LinearOperator
+from operators.espirit import espirit, noise_samples, prewhiten
 from operators.mri import sense, to_channels, to_complex
 from operators.noise import Gaussian
 from operators.random import generator
@@ -35,14 +36,14 @@ from restore.problem import Problem
 from restore.samplers.base import SamplerError
 
 GIVEN, ESPIRIT = "given", "espirit"
-# From this share of the largest frequency on, k-space is mostly noise.
+# From this share of the largest frequency on, k-space off the grid is mostly noise.
 EDGE = 0.9
 # A noise scan so many times weaker than the edges of k-space is not of these data.
 OTHER_SCALE = 10.0
 # Lines of the centre that coil maps are estimated from, at most.
 CALIBRATION = 24
 # Fewer fully sampled lines than these say nothing of coils.
-LEAST_CALIBRATION = 8
+LEAST_CALIBRATION = 12
 # Noise at which a finished picture is denoised to see whether the prior knows its kind, in the prior's units.
 PROBE = 0.1
 
@@ -243,7 +244,23 @@ def centre_block(used: np.ndarray) -> tuple[slice, slice]:
 
 
 def _off_grid(prepared: PreparedScan, k: np.ndarray, i: int) -> Slice:
-    raise NotImplementedError
+    """The problem of data off the grid; coil maps and brightness are those of the picture by gridding."""
+    from operators.nufft import NUFFT, SenseNUFFT, density
+
+    scan = prepared.scan
+    assert scan.trajectory is not None
+    trajectory = torch.from_numpy(np.ascontiguousarray(scan.trajectory, np.float32))
+    w = density(trajectory, scan.shape) if scan.density is None else torch.from_numpy(scan.density)
+    y = torch.view_as_real(torch.from_numpy(k)).movedim(-1, 1).flatten(0, 1)[None]  # (1, 2 N, M)
+    E = NUFFT(trajectory, (2 * scan.coils, *scan.shape))
+    gridded = E.adjoint(w.to(y) * y)
+    again = E.forward(gridded)
+    gridded *= (w * again * y).sum() / (w * again * again).sum()  # whatever units the weights have
+    x = to_complex(gridded)[0].numpy()
+    maps = _maps(prepared, fft2(x), np.ones(scan.shape, bool), i)
+    scale = brightness(combined(x, maps))
+    A = NUFFT(trajectory, (2, *scan.shape)) if maps is None else SenseNUFFT(trajectory, torch.from_numpy(maps))
+    return Slice(Problem(y / scale, A, Gaussian(prepared.sigma / scale)), scale, k, None, None, maps, None)
 
 
 def _smoothed(k: np.ndarray, used: np.ndarray) -> np.ndarray:
@@ -277,7 +294,14 @@ def _maps(prepared: PreparedScan, k: np.ndarray, used: np.ndarray, i: int) -> np
             scan.path, f"no centre lines: {min(lengths)} lines around zero frequency without a gap, in slice {i}",
             f"at least {LEAST_CALIBRATION}, to tell {scan.coils} coils by", cure,
         )  # fmt: skip
-    return whole_maps(k, block)
+    try:
+        return whole_maps(k, block)
+    except ValueError as error:
+        seen, cure = (
+            f"the centre of k-space tells nothing of the coils, in slice {i}",
+            "give their maps with --coils FILE",
+        )
+        raise InputError(scan.path, seen, f"coils that see one body ({error})", cure) from error
 
 
 def whole_maps(k: np.ndarray, block: tuple[slice, slice]) -> np.ndarray:
@@ -303,16 +327,13 @@ def _noise(scan: Scan, given: np.ndarray | None, chosen: range, request: ScanReq
     if n is None:
         seen = "too few points at the edges of k-space to tell the noise by"
         raise InputError(scan.path, seen, "a noise level", "give it with --noise, per real number of the file")
-    covariance = (n @ n.conj().T / n.shape[1]).astype(np.complex128)
-    power = np.real(np.diag(covariance))
-    if power.min() <= 1e-12 * power.max():
-        dead = ", ".join(map(str, np.flatnonzero(power <= 1e-12 * power.max())))
-        seen = f"nothing but zeros in coil {dead}" if power.max() > 0 else "no noise at the edges of k-space"
-        cure = "leave it out of the file" if power.max() > 0 else "give a noise level with --noise"
-        raise InputError(scan.path, seen, "coils that measured something", cure)
-    sigma = float(np.sqrt(power.mean() / 2))
-    whitening = sigma * np.linalg.inv(np.linalg.cholesky(covariance / 2))
-    return whitening.astype(np.complex64), sigma, words + (", all coils whitened to it" if scan.coils > 1 else "")
+    try:
+        whitening = prewhiten(torch.eye(scan.coils, dtype=torch.complex64), torch.from_numpy(np.ascontiguousarray(n)))
+    except ValueError as error:
+        cure = "leave out dead coils, or give the noise level with --noise"
+        raise InputError(scan.path, str(error), "noise that is independent in each coil", cure) from error
+    sigma = (_power(n) / 2) ** 0.5
+    return sigma * whitening.numpy(), sigma, words + (", all coils whitened to it" if scan.coils > 1 else "")
 
 
 def _power(n: np.ndarray) -> float:
@@ -320,16 +341,14 @@ def _power(n: np.ndarray) -> float:
 
 
 def _edges(scan: Scan, given: np.ndarray | None, i: int) -> np.ndarray:
-    """What was sampled far from zero frequency, `(coil, points)`: mostly noise."""
+    """What was sampled farthest from zero frequency, `(coil, points)`: mostly noise; nothing of too few points."""
     k = scan.kspace(i)
-    there = np.asarray(k.any(0))
     if scan.trajectory is not None:
-        far = np.abs(scan.trajectory).max(1) > EDGE / 2
-    else:
-        there = there if given is None else there & given
-        y, x = (np.abs(np.arange(n) - n // 2) / (n / 2) for n in scan.shape)
-        far = np.maximum(y[:, None], x) > EDGE
-    return k[:, there & far]
+        return k[:, np.abs(scan.trajectory).max(1) > EDGE / 2]
+    try:
+        return noise_samples(torch.from_numpy(k if given is None else k * given)).numpy()
+    except ValueError:
+        return k[:, 0, :0]
 
 
 @dataclass(frozen=True)
@@ -372,12 +391,9 @@ class Workshop:
 
     def __init__(self, job: Job, key: dict[str, Any]):
         self.folder = job.output.parent / f".{job.side}.slices"
-        told = self.folder / "request.json"
-        text = json.dumps(key, sort_keys=True)
-        if not told.exists() or told.read_text() != text:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            with atomic_write(told) as temporary:
-                temporary.write_text(text)
+        self.text = json.dumps(key, sort_keys=True)
+        if self.folder.exists() and not self._is_ours():
+            self.close()
 
     def told(self, i: int) -> Told | None:
         """What is known of slice `i`, `None` if it is not finished."""
@@ -386,6 +402,9 @@ class Workshop:
 
     def save(self, i: int, samples: np.ndarray, told: Told) -> None:
         """Keep a slice; what is told of it comes last, and marks it as finished."""
+        if not self._is_ours():
+            with atomic_write(self.folder / "request.json") as temporary:
+                temporary.write_text(self.text)
         with atomic_write(self._path(i, ".npy")) as temporary:
             np.save(temporary, samples)
         with atomic_write(self._path(i, ".json")) as temporary:
@@ -398,6 +417,10 @@ class Workshop:
     def close(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_ours(self) -> bool:
+        told = self.folder / "request.json"
+        return told.exists() and told.read_text() == self.text
 
     def _path(self, i: int, ending: str) -> Path:
         return self.folder / f"slice-{i:05d}{ending}"
@@ -493,6 +516,7 @@ def _left_out(posed: Slice, draws: np.ndarray, sigma: float) -> dict[str, float]
 def zero_filled(posed: Slice) -> np.ndarray:
     """The picture of the data alone, coils combined, `(y, x)` complex in the units of the file."""
     p = posed.problem
+    assert isinstance(p.operator, LinearOperator)
     return to_complex(p.operator.adjoint(p.y))[0, 0].numpy() * posed.scale
 
 

@@ -1,18 +1,22 @@
 """Small scans with a known truth, and files of them."""
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
+from standin import Local
 
 from restore.modalities.mri import fft2
+from restore.priors.covariance import Scalar
 
 SHAPE, COILS = (48, 40), 4
 
 
 def head(shape=SHAPE):
-    """A complex picture of ellipses, `(y, x)`, as bright as 1, zero at its borders."""
+    """A complex picture of soft ellipses, `(y, x)`, about as bright as 1, next to zero at its borders."""
     y, x = (np.linspace(-1, 1, n) for n in shape)
     y = y[:, None]
     out = 0.5 * ((y / 0.8) ** 2 + (x / 0.7) ** 2 < 1) + 0.5 * (((y - 0.2) / 0.3) ** 2 + (x / 0.25) ** 2 < 1)
-    return (out * np.exp(1j * (x + 0.5 * y))).astype(np.complex64)
+    soft = gaussian_filter(out, 1.5)  # so that the edges of its k-space are empty
+    return (soft * np.exp(1j * (x + 0.5 * y))).astype(np.complex64)
 
 
 def maps(shape=SHAPE, coils=COILS):
@@ -54,7 +58,7 @@ def header(ey, ex, rx=None, mm=2.0, trajectory="cartesian"):
 
 
 def ismrmrd(path, lines, xml=None, noise=None, trajectory=None):
-    """An ISMRMRD file of `lines`, each `(slice, line, (coil, samples), flags)`; `trajectory` of each, if there is one."""
+    """An ISMRMRD file of `lines`, each `(slice, line, (coil, samples), flags)`, and the `trajectory` of each."""
     import h5py
 
     idx = np.dtype([("kspace_encode_step_1", "<u2"), ("kspace_encode_step_2", "<u2"), ("slice", "<u2"),
@@ -80,3 +84,16 @@ def ismrmrd(path, lines, xml=None, noise=None, trajectory=None):
         if xml is not None:
             text = h5py.string_dtype()
             file.create_dataset("dataset/xml", data=np.array([xml], dtype=object), dtype=text)
+
+
+class Sure(Local):
+    """Believes that it knows every picture to a thousandth of its noise."""
+
+    def covariance(self, x, sigma):
+        return Scalar(1e-6 * sigma**2)
+
+
+class Grey(Local):
+    """Knows one channel only."""
+
+    shape = (1, None, None)

@@ -295,7 +295,7 @@ def test_truncated_and_damaged_files(tmp_path):
         refused(tmp_path / name, "damaged or incomplete")
     (tmp_path / "k.txt").write_text("no scan")
     refused(tmp_path / "k.txt", "not a scan")
-    refused(tmp_path / "k.h6", "no such file.*did you mean k.h5")
+    refused(tmp_path / "k.h6", "no such file.*Did you mean k.h5")
 
 
 def test_masks_and_maps_that_do_not_match(tmp_path):

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from restore.errors import InputError
+
 from .options import UsageError, split_overrides
 from .planning import check_outputs
 from .restoring import DEFAULT_DRAWS, NARROW, drawing
@@ -115,6 +117,7 @@ def scan(
 ) -> Report:
     """Restore one scan. Raises InputError where it cannot be."""
     from restore.modalities.mri import read_images
+    from restore.modalities.mri_write import suffix_of
     from restore.records import RECORD, finished, read_record
     from restore.scan_records import describe, side_files, write_scan
     from restore.scans import Workshop, execute_scan, prepare_scan
@@ -127,6 +130,9 @@ def scan(
         return Report(words, read_record(job.beside(RECORD)), skipped=True)
     kit = tools(json.dumps(request.settings))
     prepared = prepare_scan(job, request, kit)
+    if suffix_of(job.output) == ".png" and len(prepared.chosen) > 1:
+        cure = "choose one, as in --slices 7, or write .nii.gz"
+        raise InputError(job.output, f"{len(prepared.chosen)} slices", "one for a PNG", cure)
     truth = None if ref is None else read_images(ref, prepared.scan)
     workshop = Workshop(job, {**described, "input_sha256": prepared.sha256})
     lines = heading(prepared, request, kit, sum(workshop.told(i) is not None for i in prepared.chosen))

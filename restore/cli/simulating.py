@@ -129,6 +129,7 @@ def _scan(file: Path, scan: Path, truth: Path, spec: Any, options: argparse.Name
     number = int(checksum[:8], 16)
     coils = spec.options.get("coils")
     read = read_truth(file, None if coils is None else int(coils), options.seed, number)
+    read.slices(0)  # what cannot be measured is refused before anything is written
     with atomic_write(scan) as k_path, atomic_write(truth) as x_path:
         K = np.lib.format.open_memmap(k_path, "w+", np.complex64, read.shape)
         X = np.lib.format.open_memmap(x_path, "w+", np.complex64, (read.shape[0], *read.shape[2:]))
