@@ -27,7 +27,6 @@ from restore.scans import (
     peak_psnr,
     pose,
     predict,
-    zero_filled,
 )
 from restore.uncertainty.calibration import HONESTLY
 
@@ -155,7 +154,7 @@ def _pictures(
     volume = _Volume(prepared, workshop)
     job, samples, scale = prepared.job, volume.samples(n), posed.scale
     shown: list[tuple[str, np.ndarray]] = [
-        ("zero-filled", np.abs(zero_filled(posed))[None] / scale),
+        ("gridded" if posed.used is None else "zero-filled", np.abs(posed.alone)[None] / scale),
         (f"magnitude\n{what_it_is(request.draws)}", volume.mean(n)[None] / scale),
         *((f"draw {i + 1}", np.abs(x)[None] / scale) for i, x in enumerate(samples[:2]) if request.draws > 1),
     ]

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from operators import masks
-from operators.base import LinearOperator
 from operators.espirit import espirit, noise_samples, prewhiten
 from operators.mri import sense, to_channels, to_complex
 from operators.noise import Gaussian
@@ -115,6 +114,7 @@ class Slice:
         used: `(y, x)` bool, the points in the problem; `None` off the grid.
         left_out: `(y, x)` bool, the points that were measured and kept from it.
         maps: `(coil, y, x)`, or `None` for one coil.
+        alone: the picture of the used data alone, zero-filled or gridded, coils combined, `(y, x)` complex.
         truth: the coil-combined picture of all data where those are complete, else `None`; `(y, x)` complex.
     """
 
@@ -124,6 +124,7 @@ class Slice:
     used: np.ndarray | None
     left_out: np.ndarray | None
     maps: np.ndarray | None
+    alone: np.ndarray
     truth: np.ndarray | None
 
 
@@ -194,6 +195,7 @@ def pose(prepared: PreparedScan, request: ScanRequest, i: int) -> Slice | None:
         used=used,
         left_out=measured & ~used,
         maps=maps,
+        alone=combined(ifft2(k * used), maps),
         truth=combined(ifft2(k), maps) if complete and request.accel != GIVEN else None,
     )
 
@@ -258,9 +260,10 @@ def _off_grid(prepared: PreparedScan, k: np.ndarray, i: int) -> Slice:
     gridded *= (w * again * y).sum() / (w * again * again).sum()  # whatever units the weights have
     x = to_complex(gridded)[0].numpy()
     maps = _maps(prepared, fft2(x), np.ones(scan.shape, bool), i)
-    scale = brightness(combined(x, maps))
+    alone = combined(x, maps)
+    scale = brightness(alone)
     A = NUFFT(trajectory, (2, *scan.shape)) if maps is None else SenseNUFFT(trajectory, torch.from_numpy(maps))
-    return Slice(Problem(y / scale, A, Gaussian(prepared.sigma / scale)), scale, k, None, None, maps, None)
+    return Slice(Problem(y / scale, A, Gaussian(prepared.sigma / scale)), scale, k, None, None, maps, alone, None)
 
 
 def _smoothed(k: np.ndarray, used: np.ndarray) -> np.ndarray:
@@ -511,13 +514,6 @@ def _left_out(posed: Slice, draws: np.ndarray, sigma: float) -> dict[str, float]
         "left_out_fit": float(np.sqrt(error.mean() / 2)) / sigma,
         "expected_fit": float(np.sqrt(sigma**2 + spread)) / sigma,
     }
-
-
-def zero_filled(posed: Slice) -> np.ndarray:
-    """The picture of the data alone, coils combined, `(y, x)` complex in the units of the file."""
-    p = posed.problem
-    assert isinstance(p.operator, LinearOperator)
-    return to_complex(p.operator.adjoint(p.y))[0, 0].numpy() * posed.scale
 
 
 def misfit(posed: Slice, x: np.ndarray) -> np.ndarray:

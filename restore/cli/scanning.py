@@ -80,8 +80,10 @@ def replay(record: Record, source: Path, output: Path, options: argparse.Namespa
     from restore.scans import ScanRequest
 
     plain = record["request"]
-    told = {f.name: plain[f.name] for f in fields(ScanRequest)}
-    request = ScanRequest(**{k: tuple(v) if isinstance(v, list) else v for k, v in told.items()})
+    told: dict[str, Any] = {f.name: plain[f.name] for f in fields(ScanRequest)}
+    for name in ("matrix", "slices"):
+        told[name] = told[name] and tuple(told[name])
+    request = ScanRequest(**told)
     job = Job(source, *_output(source, str(output), False), Path(source.name))
     check_outputs([(source, path) for path in (job.output, *side_files(job, request))])
     try:
@@ -178,9 +180,12 @@ def ending(record: Record, told: Sequence[str]) -> list[str]:
     r, output = record["result"], record["output"]["path"]
     full = [t for t in record["slices"] if not t["empty"]]
     centre = [tuple(t["centre"]) for t in full]
+    y, x = centre[len(centre) // 2]
+    grid = (
+        f"{100 * r['kept']:.3g} % of k-space, acceleration {1 / r['kept']:.3g}; centre without a gap {y} x {x} (y, x)"
+    )
     lines = [
-        f"  sampled   {100 * r['kept']:.3g} % of k-space, acceleration {1 / r['kept']:.3g}; "
-        f"centre without a gap {centre[len(centre) // 2][0]} x {centre[len(centre) // 2][1]} (y, x)",
+        f"  sampled   {grid if y else 'off the grid'}",
         f"  noise     {r['noise']:.2g} of the brightness of the image (99th percentile)",
         f"  data fit  ||y - A x|| / (sigma sqrt(m)) = {r['data_fit']:.2f} {verdict(r['data_fit'])}",
     ]
