@@ -12,6 +12,8 @@ from .planning import check_writable
 from .settings import names
 from .settings import objective as settings_of
 
+GIVEN = ("steps", "batch", "patch", "start", "blocks", "lr")
+
 
 def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     """Train, or go on training; the exit status."""
@@ -37,7 +39,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     if found and not {CHECKPOINT, WEIGHTS}.intersection(found):
         raise UsageError(f"{out} holds {found[0]} and no prior to go on with: give a new folder with -o")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    given = {name: getattr(options, name) for name in ("steps", "batch", "patch") if getattr(options, name)}
+    given = {name: getattr(options, name) for name in GIVEN if getattr(options, name)}
     try:
         name, told = _told(options, [Path(folder) for folder in folders])
         objective = instantiate(settings_of(name, overrides))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -112,6 +113,22 @@ def count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def counts(text: str) -> list[int]:
+    """Whole numbers of at least 1, `2,2,2`."""
+    return [count(part) for part in text.split(",")]
+
+
+def rate(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
 
 
@@ -328,6 +345,10 @@ def _learn(p: Parser) -> None:
     p.add_argument("--steps", type=count, metavar="N")
     p.add_argument("--batch", type=count, metavar="N", help="patches per step")
     p.add_argument("--patch", type=count, metavar="PIXELS", help="side of a patch")
+    p.add_argument("--start", metavar="NAME|PATH", help="a prior to begin with, in place of random weights")
+    p.add_argument("--blocks", type=counts, metavar="N,N,...", help="residual blocks of each level of the network "
+                   "(default: those of --start, else 2,2,2,2); more than --start has deepen it")  # fmt: skip
+    p.add_argument("--lr", type=rate, metavar="RATE", help="peak learning rate (default: 0.001; less with --start)")
     p.add_argument("--device", metavar="NAME")
     p.add_argument("--seed", type=seed, default=0, metavar="N")
     p.add_argument("--noise-only", action="store_true", help="the pictures are recordings of noise alone around "

@@ -26,7 +26,7 @@ from restore.denoisers.tweedie import Tweedie
 from restore.errors import InputError
 from restore.files import atomic_write
 from restore.priors.network import EDMDenoiser, UNet
-from restore.priors.store import save_prior, save_table
+from restore.priors.store import CONFIG, find_prior, read_config, save_prior, save_table, start_from
 
 from .base import Objective
 from .card import write_card
@@ -38,6 +38,8 @@ from .validation import measure_spectra, validate, validate_noisy
 
 log = logging.getLogger(__name__)
 
+WIDTHS, BLOCKS = (32, 64, 128, 192), (2, 2, 2, 2)
+
 
 def learn(
     folders: Sequence[Path],
@@ -48,8 +50,9 @@ def learn(
     batch: int = 16,
     patch: int = 64,
     lr: float = 1e-3,
-    widths: Sequence[int] = (32, 64, 128, 192),
-    blocks: Sequence[int] = (2, 2, 2, 2),
+    widths: Sequence[int] | None = None,
+    blocks: Sequence[int] | None = None,
+    start: str | Path | None = None,
     held_out: int = 6,
     every: int = 1000,
     device: str | None = None,
@@ -71,7 +74,8 @@ def learn(
         out: the prior's folder. A run found there goes on where it stopped; more `steps` may be asked of it.
         objective: an objective, or the name of its module for its defaults.
         steps, batch, patch, lr: see `Recipe`.
-        widths, blocks: the network, see `UNet`.
+        widths, blocks: the network, see `UNet`; by default those of `start`, if it is given.
+        start: a prior, shipped or a folder, to begin with in place of random weights. `blocks` may be more than it has.
         held_out: pictures set aside for the validation PSNR, evenly spread over the sorted list; a quarter at most.
         every: steps between checkpoints, each with a validation PSNR.
         device: torch device; by default a CUDA GPU if there is one.
@@ -87,7 +91,7 @@ def learn(
 
     Raises:
         InputError: a folder is missing, holds no usable pictures or grey noise beside coloured noise, or `out` holds a
-            run of another recipe.
+            run of another recipe, or `start` does not fit.
         ValueError: the objective is unknown, must be told the noise, is for another kind of noise or takes no clean
             pictures beside noisy ones.
         FloatingPointError: the loss is not finite.
@@ -118,7 +122,11 @@ def learn(
     channels = (1, 3) if patches.colour else (1,)  # a stem that saw nothing would answer all the same
     if patches.grey == 0:
         channels = (3,)
+    network = read_config(find_prior(start) / CONFIG)["network"] if start else {"widths": WIDTHS, "blocks": BLOCKS}
+    widths, blocks = widths or network["widths"], blocks or network["blocks"]
     denoiser, average = (EDMDenoiser(UNet(channels, widths, blocks)).to(where) for _ in range(2))
+    if start:
+        start_from(denoiser, start)
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
     for d in (denoiser, average):
         d.rho = objective.rho
@@ -126,6 +134,8 @@ def learn(
     trainer = Trainer(denoiser, objective, patches, recipe, seed)
     run = {**asdict(recipe), "objective": repr(objective), "widths": list(widths), "blocks": list(blocks), "seed": seed}
     run["pictures"] = len(patches.all)
+    if start:
+        run["start"] = str(start)
     if noise:
         run["noise"] = True
     if noisy:
@@ -146,8 +156,8 @@ def learn(
             raise InputError(out / CHECKPOINT, "weights of another network", "those of this one", AGAIN) from error
         history = state["history"]
         log.info("resumed %s at step %d", out, trainer.done)
-    before, first, start = history[-1]["seconds"] if history else 0.0, trainer.done, time.monotonic()
-    warm = start
+    before, first, began = history[-1]["seconds"] if history else 0.0, trainer.done, time.monotonic()
+    warm = began
     losses: list[float] = []
 
     def save() -> None:
@@ -157,7 +167,7 @@ def learn(
     with ctrl_c_between_steps() as pressed:
         while trainer.done < steps:
             losses.append(trainer.step())
-            speed = (trainer.done - first) / (time.monotonic() - start)
+            speed = (trainer.done - first) / (time.monotonic() - began)
             if trainer.done - first == 5:
                 warm = time.monotonic()  # the first steps are slow
             if trainer.done - first == 20:
@@ -174,7 +184,7 @@ def learn(
                     if noisy
                     else validate(average, [picture for picture, _ in validation])
                 )
-                seconds = before + time.monotonic() - start
+                seconds = before + time.monotonic() - began
                 history.append({"step": trainer.done, "seconds": seconds, "loss": fmean(losses), **psnr})
                 losses.clear()
                 if psnr:

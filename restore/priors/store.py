@@ -120,6 +120,26 @@ def read_table(path: Path, denoiser: EDMDenoiser) -> SpectralTable:
     return SpectralTable(sigmas, {int(name.removeprefix("channels_")): t for name, t in tensors.items()})
 
 
+def start_from(denoiser: EDMDenoiser, name: str | Path) -> None:
+    """Give a new denoiser the weights of a prior. Blocks that the prior has not stay as they were made, which changes
+    nothing that comes out; ends for other numbers of channels are left.
+
+    Raises:
+        InputError: no such prior, or its layers are not among those of the denoiser.
+    """
+    folder, own = find_prior(name), denoiser.state_dict()
+    weights = {
+        k: v
+        for k, v in read_weights(folder / WEIGHTS).items()
+        if k in own or not k.startswith(("network.stems", "network.heads"))
+    }
+    wrong = [k for k, v in weights.items() if k not in own or own[k].shape != v.shape]
+    if wrong:
+        seen = f"{len(wrong)} layers that the new network has not, the first is {wrong[0]}"
+        raise InputError(folder, seen, "the same widths and no more blocks", "start from another prior, or from none")
+    denoiser.load_state_dict(own | weights)
+
+
 def find_prior(name: str | Path) -> Path:
     """The folder that a name or a path means. Raises InputError with the known names and the nearest one."""
     known = shipped_priors()
