@@ -1,5 +1,7 @@
 """How a scanner sees a slice: coil sensitivities, the Fourier transform, the lines of k-space that were sampled.
 
+Trajectories that are not on the grid are in `operators.nufft`.
+
 A complex image is two channels, real and imaginary part; `N` coils are `2 N` channels, `(re_1, im_1, re_2, ...)`.
 `H` is the axis y and `W` the axis x; k-space has its zero frequency in the middle, entry `n // 2`.
 
@@ -9,6 +11,7 @@ slices; a 3-D scan is one too, after an inverse transform along an axis that was
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -122,7 +125,65 @@ class Coils(LinearOperator):
         return _svd_of_normal(self, s, kept, V=lambda z: z.unflatten(1, self.ishape), Vt=lambda x: x.flatten(1))
 
 
-class Sense(LinearOperator):
+class _Encoding(LinearOperator):
+    """`transform @ Coils`, where the normal operator of the transform is a convolution of complex images."""
+
+    def __init__(self, transform: LinearOperator, coils: Coils):
+        full = compose(transform, coils)
+        super().__init__(full.ishape, full.oshape)
+        self.full, self.coils = full, coils
+
+    @abstractmethod
+    def convolved(self, z: Tensor) -> Tensor:
+        """The convolution, `(B, N, H, W) -> (B, N, H, W)`, complex."""
+
+    def preconditioner(self, alpha: float, beta: float) -> Callable[[Tensor], Tensor]:
+        """An approximation of `(alpha A'A + beta I)^-1` on complex images."""
+        return lambda z: z
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.full.forward(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.full.adjoint(y)
+
+    def normal(self, x: Tensor) -> Tensor:
+        return to_channels(self._normal(self.coils.complex_maps(x), to_complex(x)))
+
+    def _normal(self, S: Tensor, z: Tensor) -> Tensor:
+        return (S.conj() * self.convolved(S * z)).sum(1, keepdim=True)
+
+    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
+        check_weights(alpha, beta)
+        S = self.coils.complex_maps(b)
+        return solve_complex(lambda z: self._normal(S, z), b, alpha, beta, self.preconditioner(alpha, beta))
+
+
+def solve_complex(
+    normal: Callable[[Tensor], Tensor],
+    b: Tensor,
+    alpha: float,
+    beta: float,
+    precondition: Callable[[Tensor], Tensor] = lambda z: z,
+) -> Tensor:
+    """`(alpha A'A + beta I)^-1 b` by conjugate gradients, for `A'A` on complex images: real in, real out.
+
+    Raises:
+        ConvergenceError: as `cg`.
+    """
+
+    def matvec(v: Tensor) -> Tensor:  # (B, N, H, W, 2): complex numbers without a copy
+        return torch.view_as_real(normal(torch.view_as_complex(v))).mul_(alpha).add_(v, alpha=beta)
+
+    x = cg(
+        matvec,
+        torch.view_as_real(to_complex(b)),
+        precondition=lambda v: torch.view_as_real(precondition(torch.view_as_complex(v))),
+    )
+    return to_channels(torch.view_as_complex(x))
+
+
+class Sense(_Encoding):
     """`Mask @ FFT2 @ Coils` for any mask; made by `sense`.
 
     `solve` runs conjugate gradients on complex images. Neither the shifts nor the axes along which the mask is constant
@@ -137,35 +198,13 @@ class Sense(LinearOperator):
 
     def __init__(self, mask: Tensor, maps: Tensor):
         coils = Coils(maps)
-        full: LinearOperator = _composed(mask, coils)
-        super().__init__(full.ishape, full.oshape)
-        self.full, self.coils = full, coils
+        super().__init__(compose(Mask(mask, channels=coils.oshape[0]), FFT2(coils.oshape)), coils)
         self.register_buffer("kept", torch.fft.ifftshift(mask))
         self.kept: Tensor
         self.axes = tuple(axis for axis in (-2, -1) if bool((mask != mask.select(axis, 0).unsqueeze(axis)).any()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.full.forward(x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.full.adjoint(y)
-
-    def normal(self, x: Tensor) -> Tensor:
-        return to_channels(self._normal(self.coils.complex_maps(x), to_complex(x)))
-
-    def _normal(self, S: Tensor, z: Tensor) -> Tensor:
-        """`A'A z` on complex images, `(B, 1, H, W) -> (B, 1, H, W)`."""
-        k = torch.fft.fftn(S * z, dim=self.axes) * self.kept
-        return (S.conj() * torch.fft.ifftn(k, dim=self.axes)).sum(1, keepdim=True)
-
-    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
-        check_weights(alpha, beta)
-        S = self.coils.complex_maps(b)
-
-        def matvec(v: Tensor) -> Tensor:  # (B, 1, H, W, 2): complex numbers without a copy
-            return torch.view_as_real(self._normal(S, torch.view_as_complex(v))).mul_(alpha).add_(v, alpha=beta)
-
-        return to_channels(torch.view_as_complex(cg(matvec, torch.view_as_real(to_complex(b)))))
+    def convolved(self, z: Tensor) -> Tensor:
+        return torch.fft.ifftn(torch.fft.fftn(z, dim=self.axes) * self.kept, dim=self.axes)
 
 
 class SenseLines(Sense):
@@ -264,15 +303,12 @@ def sense(mask: Tensor, maps: Tensor | None = None) -> LinearOperator:
             "(H, W) and (coils, H, W)"
         )
     if bool(mask.all()):  # a rotation after the coils, whose closed form the composition finds
-        return _composed(mask, Coils(maps))
+        coils = Coils(maps)
+        return compose(Mask(mask, channels=coils.oshape[0]), compose(FFT2(coils.oshape), coils))
     operator = Sense(mask, maps)
     if len(operator.axes) == 1 and mask.numel() * mask.shape[operator.axes[0]] <= _FACTORED:
         return SenseLines(mask, maps)
     return operator
-
-
-def _composed(mask: Tensor, coils: Coils) -> LinearOperator:
-    return compose(Mask(mask, channels=coils.oshape[0]), compose(FFT2(coils.oshape), coils))
 
 
 def _svd_of_normal(

@@ -155,10 +155,12 @@ NONLINEAR: dict[str, Operator] = {
 def public_operators() -> set[type[Operator]]:
     """Every concrete operator class defined in a module of `operators` under a public name.
 
-    Those of `operators.interop` are held to the laws in `tests/test_interop.py`.
+    Those of `operators.interop` and, as finufft is optional, `operators.nufft` are held to the laws in
+    `tests/test_interop.py` and `tests/test_nufft.py`.
     """
     found = set()
-    modules = {info.name for info in pkgutil.walk_packages(operators.__path__, "operators.")} - {"operators.interop"}
+    elsewhere = {"operators.interop", "operators.nufft"}
+    modules = {info.name for info in pkgutil.walk_packages(operators.__path__, "operators.")} - elsewhere
     for module in modules:
         for name, cls in inspect.getmembers(importlib.import_module(module), inspect.isclass):
             if issubclass(cls, Operator) and cls.__module__ == module and not name.startswith("_"):
