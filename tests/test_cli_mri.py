@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cli_parts import bad, command
 from PIL import Image
 from scan_parts import COILS, SHAPE, head, kspace, maps
 
+from operators.mri import to_channels
 from restore.core import restore
 from restore.scans import centre_block, kept_lines
 
@@ -229,8 +231,6 @@ def test_simulate_refuses_what_has_no_truth(capsys):
 
 
 def test_what_an_acceleration_keeps():
-    import torch
-
     for accel in ("4", "2.5"):
         mask = kept_lines((96, 40), accel, "y", torch.Generator().manual_seed(0))
         assert mask.all(1).sum() == round(96 / float(accel)) and set(mask.sum(1)) == {0, 40}
@@ -289,3 +289,23 @@ def test_one_bad_scan_does_not_stop_the_others(capsys):
     status, out, err = command(capsys, "mri", "b.npy", "a.npy", *FEW, "-o", "out/")
     assert status == 1 and "b.npy: all of it is zero" in err
     assert Path("out/a.nii.gz").exists() and "1 restored, 0 already done, 1 failed" in out
+
+
+def test_a_radial_scan(capsys):
+    pytest.importorskip("finufft")
+    from operators.nufft import NUFFT
+
+    radius, angles = np.linspace(-0.5, 0.49, 64), np.pi * np.arange(60) / 60
+    points = np.stack([np.outer(np.cos(angles), radius), np.outer(np.sin(angles), radius)], -1)  # x, y
+    E = NUFFT(torch.from_numpy(points[..., ::-1].reshape(-1, 2).copy()), (2 * COILS, *SHAPE))
+    seen = to_channels(torch.from_numpy(maps() * head()))[None].double()
+    y = E(seen)[0].reshape(COILS, 2, *points.shape[:2]).numpy()
+    noise = 0.01 * np.random.default_rng(0).standard_normal(y.shape)
+    y = (y + noise)[:, 0] + 1j * (y + noise)[:, 1]
+    np.savez("k.npz", kspace=y.astype(np.complex64), trajectory=points)
+    status, out, _ = command(capsys, "mri", "k.npz", "--matrix", "48,40", *FEW, "-o", "o.npy")
+    assert status == 0 and "off the grid" in out
+    inside = np.abs(head()) > 0.4
+    assert np.abs(np.load("o.npy")[0] - np.abs(head()))[inside].mean() < 0.1
+    bad(capsys, "mri", "k.npz", "--matrix", "48,40", "--accel", "2", *FEW, "-o", "p.npy", said="points off the grid")
+    bad(capsys, "mri", "k.npz", *FEW, "-o", "p.npy", said="no size of the picture")
