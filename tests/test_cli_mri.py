@@ -12,7 +12,8 @@ from scan_parts import COILS, SHAPE, head, kspace, maps
 
 from operators.mri import to_channels
 from restore.core import restore
-from restore.scans import centre_block, kept_lines
+from restore.modalities.mri import read_scan
+from restore.scans import ScanRequest, _noise, centre_block, kept_lines
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -100,12 +101,16 @@ def test_the_scale_of_the_file_does_not_matter(capsys):
 
 def test_unequal_noise_of_the_coils_is_made_one(capsys):
     k, rng = kspace(sigma=0), np.random.default_rng(0)
-    levels = np.array([0.01, 0.01, 0.2, 0.01])[:, None, None]
-    noise = levels * (rng.standard_normal(k.shape) + 1j * rng.standard_normal(k.shape))
+    mixed = np.array([[1, 0, 0, 0], [0.5, 1, 0, 0], [0, 0, 20, 0], [0, 0, 0, 1]])
+    white = rng.standard_normal(k.shape) + 1j * rng.standard_normal(k.shape)
+    noise = 0.01 * np.tensordot(mixed, white, 1)
     np.save("k.npy", (k + noise).astype(np.complex64))
+    whitening, sigma, _ = _noise(read_scan("k.npy"), None, range(1), ScanRequest(settings={}))
+    n = np.tensordot(whitening, noise, 1).reshape(COILS, -1)
+    covariance = n @ n.conj().T / n.shape[1] / (2 * sigma**2)
+    np.testing.assert_allclose(covariance, np.eye(COILS), atol=0.25)  # known from a twentieth of the points
     command(capsys, "mri", "k.npy", "--accel", "2", *FEW, "-o", "o.npy")
-    record = json.loads(Path("o.run.json").read_text())["result"]
-    assert 0.8 < record["data_fit"] < 1.2
+    assert 0.8 < json.loads(Path("o.run.json").read_text())["result"]["data_fit"] < 1.2
     command(capsys, "mri", "k.npy", "--accel", "2", "--noise", "0.01", *FEW, "-o", "p.npy")
     assert json.loads(Path("p.run.json").read_text())["result"]["data_fit"] > 3
 
