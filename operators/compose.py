@@ -44,8 +44,8 @@ def compose(outer: LinearOperator, inner: LinearOperator) -> LinearOperator:
 
 
 class Compose(LinearOperator):
-    """`A @ B`. Where the columns of `A` or the rows of `B` are orthogonal and of one norm (a rotation, a frame, a mask),
-    `solve`, `pinv` and `svd` are those of the other part."""
+    """`A @ B`. Where the columns of `A` or the rows of `B` are orthogonal and of one norm (a rotation, a frame, for `B`
+    also a mask), `solve`, `pinv` and `svd` are those of the other part."""
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator):
         _check_chain(outer, inner)

@@ -36,7 +36,7 @@ class Gap(LinearOperator):
         kept = torch.ones(length, dtype=torch.bool)
         for start, stop in spans:
             if not 0 <= start < stop <= length:
-                raise ValueError(f"a gap from {start} to {stop} is not within the signal, which goes from 0 to {length}")
+                raise ValueError(f"a gap from {start} to {stop} is not within the signal, 0 to {length}")
             kept[start:stop] = False
         if not bool(kept.any()):
             raise ValueError("the gaps leave nothing of the signal, so there is nothing to restore from")

@@ -110,8 +110,8 @@ class STFT(_Frames):
 
 
 class ISTFT(_Frames):
-    """The inverse transform, `(2, F, N) -> (1, T)`, which is the transpose of `STFT`: where the signal is the frames and
-    the data are audio. Its rows are orthonormal, and so are those of `Gap(...) @ ISTFT(...)`.
+    """The inverse transform, `(2, F, N) -> (1, T)`, which is the transpose of `STFT`, for a signal that is frames and
+    data that are audio. Its rows are orthonormal, and so are those of `Gap(...) @ ISTFT(...)`.
 
     Args:
         length: `T`, samples.

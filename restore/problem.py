@@ -80,8 +80,9 @@ class Problem:
         return torch.autograd.grad(log_prob, z)[0]
 
     def data_fit(self, x: Tensor) -> Tensor:
-        """`||y - A x|| / (sigma sqrt(m))` of each row, `(B,)`: 1 for draws from the posterior, on average. Each number is in
-        units of its own sigma where those differ.
+        """`||y - A x|| / (sigma sqrt(m))` of each row, `(B,)`: 1 for draws from the posterior, on average.
+
+        Each number of `y` counts in units of its own sigma, where those differ.
 
         Raises:
             TypeError: the noise is not Gaussian.

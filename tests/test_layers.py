@@ -36,6 +36,7 @@ LAYERS = {
     "restore.tiles": set(),
     "restore.estimate": set(),
     "restore.metrics": {"restore.errors"},
+    "restore.audio_metrics": set(),
     "restore.report": {"restore.errors", "restore.files", "restore.modalities"},
     "restore.tasks": {"operators", "restore.tiles"},
     "restore.engine": {
@@ -63,7 +64,20 @@ LAYERS = {
     "restore.simulate": {"operators", "restore.jobs"},
 }
 BELOW_CLI = ("restore.cli",)
-HEAVY = {"deepinv", "diffusers", "gradio", "nibabel", "h5py", "soundfile", "matplotlib", "kornia", "skimage", "hydra"}
+HEAVY = {
+    "deepinv",
+    "diffusers",
+    "gradio",
+    "nibabel",
+    "h5py",
+    "soundfile",
+    "pesq",
+    "pystoi",
+    "matplotlib",
+    "kornia",
+    "skimage",
+    "hydra",
+}
 
 
 def modules() -> dict[str, Path]:
