@@ -64,20 +64,8 @@ LAYERS = {
     "restore.simulate": {"operators", "restore.jobs"},
 }
 BELOW_CLI = ("restore.cli",)
-HEAVY = {
-    "deepinv",
-    "diffusers",
-    "gradio",
-    "nibabel",
-    "h5py",
-    "soundfile",
-    "pesq",
-    "pystoi",
-    "matplotlib",
-    "kornia",
-    "skimage",
-    "hydra",
-}
+HEAVY = {"deepinv", "diffusers", "gradio", "nibabel", "h5py", "matplotlib", "kornia", "skimage", "hydra"}
+HEAVY |= {"soundfile", "pesq", "pystoi"}
 
 
 def modules() -> dict[str, Path]:

@@ -39,8 +39,7 @@ ROOM = torch.tensor([1.0, 0.3, -0.2, 0.1], dtype=torch.float64)
 
 def frames(shape: tuple[int, ...] = SHAPE, levels: Tensor = LEVELS) -> Gaussian:
     """A prior on frames: quieter at high frequencies, each frequency like itself in the next frame."""
-    _, bins, count = shape
-    n = torch.arange(count, dtype=torch.float64)
+    n = torch.arange(shape[-1], dtype=torch.float64)
     near = 0.8 ** (n[:, None] - n).abs()
     return within_range(Gaussian(torch.zeros(shape), torch.block_diag(*[level**2 * near for level in levels] * 2)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -241,15 +242,13 @@ def test_the_divergence_never_rises_and_the_sounds_are_found():
     for _ in range(300):
         W, H = multiplicative_update(V, W, H)
         found.append(itakura_saito(V, W @ H))
-    assert all(b <= a + 1e-9 * abs(a) for a, b in zip(found, found[1:], strict=False))
+    assert all(b <= a + 1e-9 * abs(a) for a, b in pairwise(found))
     fitted = start.fit(y, zero)
     torch.testing.assert_close(fitted.variance, W @ H)
     assert itakura_saito(V, fitted.variance) < itakura_saito(V, noise.variance)  # likelier than the truth
     torch.testing.assert_close(fitted.W.sum(0), torch.ones(2, dtype=torch.float64))
-    order = (
-        [0, 1] if float((fitted.W - noise.W).abs().sum()) < float((fitted.W.flip(1) - noise.W).abs().sum()) else [1, 0]
-    )
-    torch.testing.assert_close(fitted.W[:, order], noise.W, rtol=0, atol=0.06)
+    off = min(float((w - noise.W).abs().max()) for w in (fitted.W, fitted.W.flip(1)))  # in either order
+    assert off < 0.06
 
 
 def test_the_divergence_is_the_likelihood():
