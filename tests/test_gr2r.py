@@ -72,6 +72,15 @@ def test_the_risk_is_the_true_error_and_the_best_line_is_stationary(kind, noise,
     assert off(GR2R(kind=kind, phi=2 * phi, low=1.0, high=1.0), (0.0, 0.0))[0] > 8
 
 
+def test_strong_speckle_does_not_bias_the_risk():
+    objective = GR2R(kind="gamma", phi=0.2, low=1.0, high=1.0)
+    x, batch = pictures(Gamma(5))
+    denoiser = Wiener((0.0, 0.0), objective, 0.5)
+    error = objective.risk(denoiser, batch, torch.Generator().manual_seed(1)).detach()
+    error -= (denoiser.answer - x).square().flatten(1).mean(1).detach()
+    assert abs(float(error.mean() / error.std() * len(error) ** 0.5)) < 4
+
+
 def test_the_level_for_noisy_pictures_is_the_lowest():
     objective = GR2R(kind="poisson", phi=0.05)
     lowest, highest = objective.trusted(Wiener((0.0, 0.0), objective, 0.5), {})
