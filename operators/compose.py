@@ -45,7 +45,7 @@ def compose(outer: LinearOperator, inner: LinearOperator) -> LinearOperator:
 
 class Compose(LinearOperator):
     """`A @ B`. Where the columns of `A` or the rows of `B` are orthogonal and of one norm (a rotation, a frame, for `B`
-    also a mask), `solve`, `pinv` and `svd` are those of the other part."""
+    also a mask), `solve`, `pull`, `pinv` and `svd` are those of the other part."""
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator):
         _check_chain(outer, inner)
@@ -73,6 +73,15 @@ class Compose(LinearOperator):
                 return found
             return found + (b - self.inner.adjoint(seen) / c) / beta  # what B does not see
         return super().solve(b, alpha, beta)
+
+    def pull(self, r: Tensor, beta: float) -> Tensor:
+        if self.gram is None and self._isometry is not None:
+            c = self._isometry
+            return self.inner.pull(self.outer.adjoint(r) / c, beta / c)
+        if self.gram is None and self._tight is not None:
+            c = self._tight
+            return self.inner.adjoint(self.outer.pull(r, beta / c)) / c
+        return super().pull(r, beta)
 
     def pinv(self, y: Tensor) -> Tensor:
         if self.gram is None and self._isometry is not None:

@@ -127,7 +127,6 @@ LINEAR: dict[str, LinearOperator] = {
     "stft of one sample": STFT(1, 6, 3),
     "istft": ISTFT(23, 8, 2),
     "istft, hop not a divisor": ISTFT(17, 10, 4),
-    "adjoint of stft": Adjoint(STFT(9, 4, 2)),
     "gap of samples": Gap((1, 20), [(3, 7), (6, 9), (19, 20)]),
     "gap of frames": Gap((2, 3, 7), [(2, 4)]),
     "gap of istft": Gap((1, 18), [(5, 9)]) @ ISTFT(18, 8, 4),
