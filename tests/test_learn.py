@@ -152,6 +152,12 @@ def test_muon_steps_by_a_rotation_along_the_gradients(shape):
     assert float(((W.detach() - there) * before).sum()) > 0, "it looks ahead: the mean still points the other way"
 
 
+def test_files_to_validate_on_are_not_learnt_from(folder, tmp_path):
+    learn([folder], tmp_path, steps=1, **RUN, validation=[folder / ".." / folder.name / "2.png"])
+    card = (tmp_path / "README.md").read_text()
+    assert "Set aside for validation: 2.png." in card and "| pictures | 5 |" in card and "| colour |" in card
+
+
 def test_a_killed_run_resumes_to_the_same_weights_to_the_bit(folder, tmp_path, monkeypatch):
     learn([folder], tmp_path / "whole", steps=8, every=4, **RUN)
     step = Trainer.step

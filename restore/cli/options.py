@@ -291,6 +291,10 @@ def _learn(p: Parser) -> None:
     p.add_argument("--seed", type=seed, default=0, metavar="N")
     p.add_argument("--noise-only", action="store_true", help="the pictures are recordings of noise alone around "
                    "mid-grey, which stands for zero; the prior is for --noise-prior")  # fmt: skip
+    p.add_argument("--mri", action="store_true", help="the files are magnitudes of MR images, NIfTI volumes or "
+                   "pictures of slices; the prior is for `restore mri`")  # fmt: skip
+    p.add_argument("--validation", nargs="+", default=[], metavar="FILE", help="files to validate on and not to learn "
+                   "from (default: some are set aside)")  # fmt: skip
     p.add_argument("--restart", action="store_true", help="do not go on with the run found in PRIOR")
 
 

@@ -31,7 +31,8 @@ from restore.priors.store import CONFIG, find_prior, read_config, save_prior, sa
 from .base import Objective
 from .card import write_card
 from .checkpoint import AGAIN, CHECKPOINT, check_same_run, read_state
-from .data import Patches, find_pictures, load, load_pictures, read_noisy, warn_of_few
+from .data import SUFFIXES, Patches, find_pictures, load, load_pictures, read_noisy, warn_of_few
+from .mri import FILES, ComplexPatches, load_shown, load_slices
 from .told import check_fits, level, noise_patches, noisy_patches, with_law
 from .trainer import Recipe, Trainer, ctrl_c_between_steps
 from .validation import measure_spectra, validate, validate_noisy
@@ -61,6 +62,8 @@ def learn(
     noise: bool = False,
     data_noise: float | Tweedie | None = None,
     clean: Sequence[Path] = (),
+    mri: bool = False,
+    validation: Sequence[Path] = (),
     files: str | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Path:
@@ -86,6 +89,9 @@ def learn(
             noise, in the units of their files, which is `[0, 1]` for integers. `dsm` is free to take them as clean all
             the same.
         clean: folders of clean pictures to learn from besides, for `ambient`.
+        mri: the files are magnitudes of MR images, NIfTI volumes or pictures of slices; what is learnt is a prior on
+            complex images of two channels, real and imaginary (`restore.learn.mri`).
+        validation: files to validate on instead of `held_out` ones; nothing is learnt from them.
         files: what stands for the contents of the pictures; a run on others is not gone on with.
         progress: called with the share of the steps that is done; without it, lines are logged.
 
@@ -100,31 +106,32 @@ def learn(
     recipe = Recipe(steps=steps, batch=batch, patch=patch, lr=lr)
     objective = named_objective(objective) if isinstance(objective, str) else objective
     law = Tweedie(0, data_noise**2) if isinstance(data_noise, float | int) and data_noise > 0 else data_noise
-    check_fits(objective, law, clean, noise)
+    check_fits(objective, law, clean, noise, mri)
     assert law is None or isinstance(law, Tweedie)
     if law is not None and objective.rho and not law.rho:
         law = of_std(objective.rho, law.phi**0.5)  # the std that was told is that of mid-grey
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     noisy = law is not None or not objective.supervised
-    paths = [p for f in folders for p in ([f] if f.is_file() else find_pictures([f]))]
+    paths = [p for f in folders for p in ([f] if f.is_file() else find_pictures([f], FILES if mri else SUFFIXES))]
     held_out = min(held_out, len(paths) // 4)
-    held = [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
-    others = [p for p in paths if p not in held]
+    held = list(validation) or [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
+    others = [p for p in paths if p.resolve() not in {h.resolve() for h in held}]
+    shown: list[tuple[Tensor, float]]
     if noisy:
-        patches, objective, validation = noisy_material(others, held, clean, objective, law, patch)
+        patches, objective, shown = noisy_material(others, held, clean, objective, law, patch)
+    elif mri:
+        patches = ComplexPatches(load_slices(others, patch), patch)
+        shown = [(x, 0.0) for x in (load_shown(held) if held else [])]
     else:
         pictures = load_pictures(others, smallest=patch)
         patches = noise_patches(pictures, patch, others[0].parent) if noise else Patches(pictures, patch)
-        validation = [(p[None, :, :256, :256].float() / 127.5 - 1, 0.0) for p in (load_pictures(held) if held else [])]
-    validation = [(p.to(where), sigma) for p, sigma in validation]
+        shown = [(p[None, :, :256, :256].float() / 127.5 - 1, 0.0) for p in (load_pictures(held) if held else [])]
+    shown = [(p.to(where), sigma) for p, sigma in shown]
 
     torch.manual_seed(seed)
-    channels = (1, 3) if patches.colour else (1,)  # a stem that saw nothing would answer all the same
-    if patches.grey == 0:
-        channels = (3,)
     network = read_config(find_prior(start) / CONFIG)["network"] if start else {"widths": WIDTHS, "blocks": BLOCKS}
     widths, blocks = widths or network["widths"], blocks or network["blocks"]
-    denoiser, average = (EDMDenoiser(UNet(channels, widths, blocks)).to(where) for _ in range(2))
+    denoiser, average = (EDMDenoiser(UNet(patches.channels, widths, blocks)).to(where) for _ in range(2))
     if start:
         start_from(denoiser, start)
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
@@ -138,6 +145,8 @@ def learn(
         run["start"] = str(start)
     if noise:
         run["noise"] = True
+    if mri:
+        run["mri"] = True
     if noisy:
         told = str(data_noise) if isinstance(data_noise, Tweedie) else data_noise
         run |= {"noisy pictures": sum(p.is_floating_point() for p in patches.all), "data_noise": told}
@@ -180,9 +189,9 @@ def learn(
             if trainer.done % every == 0 or trainer.done == steps:
                 average.load_state_dict(trainer.average)
                 psnr = (
-                    validate_noisy(average, objective, validation, law)
+                    validate_noisy(average, objective, shown, law)
                     if noisy
-                    else validate(average, [picture for picture, _ in validation])
+                    else validate(average, [picture for picture, _ in shown])
                 )
                 seconds = before + time.monotonic() - began
                 history.append({"step": trainer.done, "seconds": seconds, "loss": fmean(losses), **psnr})
@@ -202,7 +211,7 @@ def learn(
                 log.info("saved %s at step %d of %d", out, trainer.done, steps)
                 raise KeyboardInterrupt
     average.load_state_dict(trainer.average)
-    sources, sigmas = [p for p in patches.all if not p.is_floating_point()], None
+    sources, sigmas = [p for p in patches.all if mri or not p.is_floating_point()], None
     if not sources and law is not None and law.rho == 0 and objective.for_samplers and not objective.takes_masks:
         sources, sigmas = patches.all, patches.noise  # without clean pictures, what is wrong shows above the noise
     table = measure_spectra(average, sources, where, seed, noise=noise, sigmas=sigmas) if sources else None

@@ -67,7 +67,8 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
 def save_prior(
     denoiser: EDMDenoiser, folder: Path, *, noise: bool = False, score: dict[str, Any] | None = None
 ) -> None:
-    """Write weights and config of a denoiser of `[-1, 1]` pictures to `folder`. Raises OutputError.
+    """Write weights and config of a denoiser of `[-1, 1]` pictures to `folder`, or of complex images, whose zero stays
+    zero. Raises OutputError.
 
     Args:
         noise: the pictures are of noise alone, with zero in the middle: [-0.5, 0.5] becomes [-1, 1].
@@ -87,7 +88,7 @@ def save_prior(
             "sigma_min": denoiser.sigma_min,
             "sigma_max": denoiser.sigma_max,
         },
-        "units": {"scale": 2, "shift": 0 if noise else -1},  # [0, 1] -> [-1, 1]
+        "units": {"scale": 2, "shift": 0 if noise or 2 in network.channels else -1},  # [0, 1] -> [-1, 1]
     }
     if noise:
         config["noise"] = True
