@@ -38,7 +38,7 @@ class _Frames(LinearOperator):
         alone = [0, n // 2] if n % 2 == 0 else [0]  # frequencies without a conjugate, whose imaginary part is zero
         twice[alone] = 1
         back = torch.stack([1 / twice, 1 / twice])[..., None]
-        back[1, alone] = 0
+        back[1, alone] = 0  # on a CPU the inverse FFT ignores it anyway
         self.register_buffer("window", w)
         self.register_buffer("twice", twice[:, None])  # (F, 1)
         self.register_buffer("back", back)  # (2, F, 1)
