@@ -123,7 +123,9 @@ def set_aside(data: Path, per_volume: int) -> Iterator[Case]:
             for coils, accel in product((8, 1), PATTERNS):
                 rng = generator(5, v, k)
                 mask = (
-                    random_lines((H, W), 4, axis="y", rng=rng) if accel == "4" else equispaced((H, W), (2, 2), centre=24)
+                    random_lines((H, W), 4, axis="y", rng=rng)
+                    if accel == "4"
+                    else equispaced((H, W), (2, 2), centre=24)
                 )
                 maps = made_up_maps(coils, H, W)
                 A, noise = sense(mask, None if coils == 1 else maps), Gaussian(0.02 if coils > 1 else 0.04)
@@ -184,7 +186,11 @@ def deepinv_rows(case: Case, prior: Denoiser) -> Iterator[tuple[str, dict[str, f
 
     A, sigma = case.problem.linear_gaussian
     shifted = Problem((case.problem.y + A(torch.ones(1, *A.ishape))) / 2, A, Gaussian(sigma / 2))
-    model, physics, L2 = model_of(Rescaled(prior, 2, -1)), physics_of(A, shifted.noise), deepinv.optim.data_fidelity.L2()
+    model, physics, L2 = (
+        model_of(Rescaled(prior, 2, -1)),
+        physics_of(A, shifted.noise),
+        deepinv.optim.data_fidelity.L2(),
+    )
     for name, sampler in (
         ("deepinv DiffPIR", deepinv.sampling.DiffPIR(model=model, data_fidelity=L2, sigma=sigma / 2)),
         ("deepinv DPS", deepinv.sampling.DPS(model=model, data_fidelity=L2)),
@@ -196,35 +202,60 @@ def deepinv_rows(case: Case, prior: Denoiser) -> Iterator[tuple[str, dict[str, f
         yield name, {**row, "seconds": time.monotonic() - start}
 
 
-def ours(case: Case, prior: Denoiser, name: str, settings: list[str], draws: int) -> Iterator[tuple[str, dict[str, float]]]:
-    result = restore(case.problem, prior, sampler_for("identity", name, ["recipe=mri_${sampler}", *settings]), num_samples=draws, chunk=2)
+def ours(
+    case: Case, prior: Denoiser, name: str, settings: list[str], draws: int
+) -> Iterator[tuple[str, dict[str, float]]]:
+    result = restore(
+        case.problem,
+        prior,
+        sampler_for("identity", name, ["recipe=mri_${sampler}", *settings]),
+        num_samples=draws,
+        chunk=2,
+    )
     each = to_complex(result.samples)[:, 0].abs().numpy()
     mean, std = each.mean(0), each.std(0, ddof=1)
     wrong = np.abs(mean - case.truth)[case.body]
     fit = float(result.residual().double().square().mean().sqrt())
     single = [scores(x, case) for x in each]
     yield f"**{name}**, one draw", {**{k: fmean(row[k] for row in single) for k in single[0]}, "fit": fit}
-    yield f"**{name}**, mean of {draws}", {
-        **scores(mean, case),
-        "coverage": float((wrong <= 1.645 * std[case.body]).mean()),
-        "correlation": float(np.corrcoef(std[case.body], wrong)[0, 1]),
-        "calls": result.nfe / draws,
-        "seconds": result.seconds,
-    }
+    yield (
+        f"**{name}**, mean of {draws}",
+        {
+            **scores(mean, case),
+            "coverage": float((wrong <= 1.645 * std[case.body]).mean()),
+            "correlation": float(np.corrcoef(std[case.body], wrong)[0, 1]),
+            "calls": result.nfe / draws,
+            "seconds": result.seconds,
+        },
+    )
 
 
 def table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
     """One Markdown table per case, and the bars."""
-    columns = {"psnr": ".2f", "ssim": ".3f", "nrmse": ".3f", "fit": ".2f", "coverage": ".2f", "calls": ".0f", "seconds": ".0f"}
+    columns = {
+        "psnr": ".2f",
+        "ssim": ".3f",
+        "nrmse": ".3f",
+        "fit": ".2f",
+        "coverage": ".2f",
+        "calls": ".0f",
+        "seconds": ".0f",
+    }
     parts, bars = [], []
     for case, methods in rows.items():
         lines = [f"**{case}**", "", "| method | PSNR (dB) | SSIM | NRMSE | data fit | 90 % covers | calls | s |"]
         lines.append("|---|" + "--:|" * len(columns))
         for name, row in methods.items():
-            lines.append(f"| {name} | " + " | ".join(format(row[k], f) if k in row else "" for k, f in columns.items()) + " |")
+            lines.append(
+                f"| {name} | " + " | ".join(format(row[k], f) if k in row else "" for k, f in columns.items()) + " |"
+            )
         parts.append("\n".join(lines))
         best = {
-            kind: max((row["psnr"], name) for name, row in methods.items() if name.startswith("**") == kind and not name.startswith("deepinv"))
+            kind: max(
+                (row["psnr"], name)
+                for name, row in methods.items()
+                if name.startswith("**") == kind and not name.startswith("deepinv")
+            )
             for kind in (True, False)
         }
         bar = next(bar for scan, bar in BARS.items() if case.startswith(scan))
@@ -249,7 +280,9 @@ def main() -> None:
     keep_freed_memory()
     prior = load_prior(args.prior)
     if args.set_aside:
-        choices = [[f"sampler.{n}={v}" for v in values.split(",")] for n, values in (s.split("=") for s in args.settings)]
+        choices = [
+            [f"sampler.{n}={v}" for v in values.split(",")] for n, values in (s.split("=") for s in args.settings)
+        ]
         for settings in product(*choices):
             found: dict[str, list[tuple[dict[str, float], ...]]] = {}
             for case in set_aside(args.data, args.per_volume):
