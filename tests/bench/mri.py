@@ -39,7 +39,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from operators.masks import equispaced, random_lines
-from operators.mri import sense, to_channels, to_complex
+from operators.mri import sense, to_complex
 from operators.noise import Gaussian
 from operators.random import Draws, generator
 from restore.core import restore
@@ -291,8 +291,9 @@ def main() -> None:
             for name, pairs in found.items():
                 one, mean = ({k: fmean(p[i][k] for p in pairs) for k in pairs[0][i]} for i in (0, 1))
                 print(
-                    f"{name}, {args.sampler} {' '.join(settings)}: one draw {one['psnr']:.2f} dB, mean {mean['psnr']:.2f} dB, "
-                    f"fit {one['fit']:.2f}, covers {mean['coverage']:.2f}, correlation {mean['correlation']:.2f}",
+                    f"{name}, {args.sampler} {' '.join(settings)}: one draw {one['psnr']:.2f} dB, "
+                    f"mean {mean['psnr']:.2f} dB, fit {one['fit']:.2f}, "
+                    f"covers {mean['coverage']:.2f}, correlation {mean['correlation']:.2f}",
                     flush=True,
                 )
         return
