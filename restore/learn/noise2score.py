@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -67,6 +67,9 @@ class Noise2Score(Objective):
 
     def told(self, law: Tweedie) -> Noise2Score:
         return replace(self, rho=law.rho)
+
+    def of_noise(self, law: Tweedie | None) -> dict[str, Any]:
+        return {"rho": 0.0 if law is None else law.rho}
 
     def at(self, progress: float) -> Noise2Score:
         if not self.annealed:

@@ -151,26 +151,25 @@ def objective(condition: Condition, method: str) -> Objective:
     if method == "one_shot":
         return PURE(gain=2 * law.phi) if condition.kind == "poisson" else SURE()
     if method == "gr2r":
-        return GR2R(kind=condition.kind, phi=law.phi)  # type: ignore[arg-type]
+        return GR2R(kind=condition.kind)  # type: ignore[arg-type]
     return Noise2Score(rho=law.rho)
 
 
-def train(condition: Condition, method: str, folder: Path, args: argparse.Namespace) -> None:
-    """Write the averaged network of the last step to `folder`; a training that was stopped goes on."""
+def train(goal: Objective, pictures: list[Tensor], scale: float, folder: Path, args: argparse.Namespace) -> None:
+    """Write the averaged network of the last step to `folder`; a training that was stopped goes on.
+
+    Args:
+        pictures: noisy, `(C, H, W)` in `[-1, 1]`; `scale`: the std of their noise at mid-grey.
+    """
     torch.manual_seed(0)
-    clean = grey(args.data / "images" / "train_bsd400_gray")
-    pictures = [2 * y[0] - 1 for y in noisy_versions(clean, condition)]
-    if method == "supervised":
-        pictures = [torch.cat([y, 2 * x[0] - 1]) for y, x in zip(pictures, clean, strict=True)]
-    patches = Patches(pictures, args.patch, shrink=0.0, noise=[condition.scale] * len(pictures))
+    patches = Patches(pictures, args.patch, shrink=0.0, noise=[scale] * len(pictures))
     net = EDMDenoiser(UNet((1,), args.widths, args.blocks))
     net.to(memory_format=channels_last)  # type: ignore[call-overload]
-    goal = objective(condition, method)
     net.rho = goal.rho
     net.sigma_min, net.sigma_max = goal.trusted(net, patches.noises())
     recipe = Recipe(steps=args.steps, batch=args.batch, patch=args.patch)
     trainer = Trainer(net, goal, patches, recipe, seed=0)
-    state = folder.with_suffix(".state.pt")
+    state = folder.with_name(f"{folder.name}.state.pt")
     if state.exists():
         trainer.load_state_dict(torch.load(state, weights_only=True))
         print(f"  goes on at step {trainer.done}", flush=True)
@@ -230,7 +229,12 @@ def run(text: str, method: str, args: argparse.Namespace) -> None:
         return
     if not (folder / "config.json").exists():
         print(f"training {folder.name}", flush=True)
-        train(Condition(kind, None) if blind else condition, method, folder, args)
+        seen = Condition(kind, None) if blind else condition
+        clean = grey(args.data / "images" / "train_bsd400_gray")
+        pictures = [2 * y[0] - 1 for y in noisy_versions(clean, seen)]
+        if method == "supervised":
+            pictures = [torch.cat([y, 2 * x[0] - 1]) for y, x in zip(pictures, clean, strict=True)]
+        train(objective(seen, method), pictures, seen.scale, folder, args)
     prior = load_prior(folder)
     if method in ("supervised", "one_shot", "gr2r"):
         estimates = {method: lambda y: prior(y, prior.sigma_min)}
