@@ -186,22 +186,19 @@ def test_the_exact_denoiser_is_a_stationary_point_and_no_other(case):
 
 
 class PosteriorMeans(Denoiser):
-    """What SURE-Score tends to: the denoiser of the prior around `sigma_n`, elsewhere that of its posterior means; or
-    Ambient-Tweedie: that of the prior from `sigma_n` on, and of the means below."""
+    """What SURE-Score tends to: the denoiser of the prior around `sigma_n`, elsewhere that of its posterior means."""
 
-    def __init__(self, prior, sigma_n, *, above):
+    def __init__(self, prior, sigma_n):
         super().__init__()
         C = prior.covariance_matrix
         gain = C @ torch.linalg.inv(C + sigma_n**2 * torch.eye(len(C), dtype=C.dtype))
         narrow = gain @ (C + sigma_n**2 * torch.eye(len(C), dtype=C.dtype)) @ gain.T
         self.prior, self.means, self.sigma_n = prior, Gaussian(prior.mean, (narrow + narrow.T) / 2), sigma_n
-        self.shape, self.above = prior.shape, above
+        self.shape = prior.shape
 
     def forward(self, x, sigma):
-        ratio = per_row(sigma, x) / self.sigma_n
-        return torch.where(
-            ratio >= 1 if self.above else (ratio - 1).abs() < 0.02, self.prior(x, sigma), self.means(x, sigma)
-        )
+        near = (per_row(sigma, x) / self.sigma_n - 1).abs() < 0.02
+        return torch.where(near, self.prior(x, sigma), self.means(x, sigma))
 
 
 class Through(SUREScore):
@@ -218,22 +215,47 @@ def test_sure_score_is_stationary_for_the_law_of_posterior_means_and_not_if_diff
     prior = Gaussian(two.mean, two.covariance_matrix)
     _, batch = noisy_batch(prior, [0.4])
     away = {"p_mean": -3.0, "p_std": 0.4, "wide": 0.0}  # levels that keep clear of `sigma_n`
-    exact = PosteriorMeans(prior, 0.4, above=False)
+    exact = PosteriorMeans(prior, 0.4)
     assert gradient(SUREScore(**away), Perturbed(exact), batch).abs().max() < 4
     for theta in DIRECTIONS:
         assert gradient(SUREScore(**away), Perturbed(exact, theta), batch).abs().max() > 8, theta
     assert gradient(Through(**away), Perturbed(exact), batch).abs().max() > 8
 
 
-def test_ambient_is_stationary_for_the_prior_above_the_noise_and_for_the_law_of_posterior_means_below():
+class SteppedDown(Denoiser):
+    """What Ambient-Tweedie tends to: the denoiser of a Gaussian from `sigma_n` on; below, `E[h | x_s]` where `h` is the
+    denoised picture and `x_s` what one step of a sampler makes of it."""
+
+    def __init__(self, prior, sigma_n):
+        super().__init__()
+        self.prior, self.sigma_n, self.shape = prior, sigma_n, prior.shape
+
+    def forward(self, x, sigma):
+        v, U = torch.linalg.eigh(self.prior.covariance_matrix)
+        s, own = torch.as_tensor(sigma).reshape(-1, 1), v + self.sigma_n**2
+        gain, r = v / own, (s / self.sigma_n).clamp(max=1) ** 2
+        kept = gain + (1 - gain) * r  # of y in x_s
+        gain = gain * kept * own / (kept**2 * own + s**2 * (1 - r))
+        mean = self.prior.mean
+        below = mean + (((x - mean).flatten(1) @ U) * gain @ U.T).view(x.shape)
+        return torch.where(per_row(sigma, x) < self.sigma_n, below, self.prior(x, sigma))
+
+
+LEVELS = {"all": {}, "below": {"p_mean": -2.0, "p_std": 0.3, "wide": 0.0}}
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_ambient_is_stationary_for_the_prior_above_the_noise_and_for_one_step_down_below(levels):
     two = mixture()
     prior = Gaussian(two.mean, two.covariance_matrix)
     _, batch = noisy_batch(prior, [0.4])
-    exact = PosteriorMeans(prior, 0.4, above=True)
-    for where in (Ambient(), Ambient(p_mean=-3.0, p_std=0.4, wide=0.0), Ambient(p_mean=0.5, p_std=0.4, wide=0.0)):
-        assert gradient(where, Perturbed(exact), batch).abs().max() < 4, where
-        for theta in DIRECTIONS:
-            assert gradient(where, Perturbed(exact, theta), batch).abs().max() > 8, (where, theta)
+    exact, objective = SteppedDown(prior, 0.4), Ambient(**LEVELS[levels])
+    assert gradient(objective, Perturbed(exact), batch).abs().max() < 4
+    for theta in DIRECTIONS:
+        assert gradient(objective, Perturbed(exact, theta), batch).abs().max() > 8, theta
+    for old, new in (("r * (y - h)", "0 * (y - h)"), ("* (1 - r).sqrt() * n", "* n"), ("denoiser(y, sigma)", "y")):
+        wrong = mutant("ambient", old, new).Ambient(**LEVELS["below"])
+        assert gradient(wrong, Perturbed(exact), batch).abs().max() > 8, old
 
 
 @pytest.mark.parametrize("sigma_n", [0.1, 0.2, 0.4])
@@ -327,7 +349,7 @@ def test_faults_planted_in_sure_are_caught(old, new, monkeypatch):
         ("ambient", "(1 - a) * sigma**2", "(1 - a) * sigma**2 / 2", "ambient"),
         ("ambient", "(level**2 - sigma**2)", "(level**2)", "ambient"),
         ("ambient", "sigma.masked_fill(rows, 0)", "sigma", "ambient"),
-        ("ambient", "y.index_put((rows,), h)", "y", "ambient"),
+        ("ambient", "y.index_put((rows,), h), x_t", "y, x_t", "ambient"),
         ("r2r", "- sigma**2 / self.alpha", "- sigma**2", "r2r"),
         ("r2r", "(y - (1 - self.alpha) * y1) / self.alpha", "y", "r2r"),
     ],
