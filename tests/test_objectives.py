@@ -88,8 +88,8 @@ CASES = {
     "sure": (SURE(), [0.3], None),
     "r2r": (R2R(), [0.3], None),
     "sure_score": (SUREScore(dsm=0.0), [0.3], None),
-    "ambient": (Ambient(), [0.3, 0.0, 0.15], None),
-    "ambient, nothing below": (Ambient(below=False), [0.3, 0.0, 0.15], None),
+    "ambient": (Ambient(), [0.3, 0.15], None),
+    "ambient, some clean": (Ambient(), [0.3, 0.0, 0.15], None),
     "gsure": (GSURE(), [0.3], 0.6),
     "gsure without noise": (GSURE(), [0.0], 0.6),
 }
@@ -104,8 +104,8 @@ def true_loss(objective, denoiser, x, batch):
     if isinstance(objective, Ambient):
         above = level >= batch.sigma
         weight = torch.where(above, weight * (25 * (1 - (batch.sigma / level) ** 2) ** 2).clamp(max=1), weight)
-        assert bool(above.all()) is not objective.below
-        if objective.below:
+        assert bool(above.all()) is bool((batch.sigma == 0).any())
+        if not above.all():
             h, own = denoiser.calls[0]
             assert torch.equal(own, batch.sigma[~above])
             x = x.index_put((~above,), h)
@@ -171,7 +171,7 @@ class OnPixels(Denoiser):
         return out
 
 
-@pytest.mark.parametrize("case", ["sure", "r2r", "ambient, nothing below", "gsure"])
+@pytest.mark.parametrize("case", ["sure", "r2r", "ambient, some clean", "gsure"])
 def test_the_exact_denoiser_is_a_stationary_point_and_no_other(case):
     objective, sigma, kept = CASES[case]
     prior = mixture()
@@ -186,7 +186,8 @@ def test_the_exact_denoiser_is_a_stationary_point_and_no_other(case):
 
 
 class PosteriorMeans(Denoiser):
-    """What SURE-Score tends to: the denoiser of the prior around `sigma_n`, elsewhere that of its posterior means."""
+    """What SURE-Score and Ambient-Tweedie tend to: the denoiser of the prior at `sigma_n` (and, for the latter, above),
+    that of its posterior means below."""
 
     def __init__(self, prior, sigma_n):
         super().__init__()
@@ -197,8 +198,7 @@ class PosteriorMeans(Denoiser):
         self.shape = prior.shape
 
     def forward(self, x, sigma):
-        near = (per_row(sigma, x) / self.sigma_n - 1).abs() < 0.02
-        return torch.where(near, self.prior(x, sigma), self.means(x, sigma))
+        return torch.where(per_row(sigma, x) > 0.98 * self.sigma_n, self.prior(x, sigma), self.means(x, sigma))
 
 
 class Through(SUREScore):
@@ -222,40 +222,18 @@ def test_sure_score_is_stationary_for_the_law_of_posterior_means_and_not_if_diff
     assert gradient(Through(**away), Perturbed(exact), batch).abs().max() > 8
 
 
-class SteppedDown(Denoiser):
-    """What Ambient-Tweedie tends to: the denoiser of a Gaussian from `sigma_n` on; below, `E[h | x_s]` where `h` is the
-    denoised picture and `x_s` what one step of a sampler makes of it."""
-
-    def __init__(self, prior, sigma_n):
-        super().__init__()
-        self.prior, self.sigma_n, self.shape = prior, sigma_n, prior.shape
-
-    def forward(self, x, sigma):
-        v, U = torch.linalg.eigh(self.prior.covariance_matrix)
-        s, own = torch.as_tensor(sigma).reshape(-1, 1), v + self.sigma_n**2
-        gain, r = v / own, (s / self.sigma_n).clamp(max=1) ** 2
-        kept = gain + (1 - gain) * r  # of y in x_s
-        gain = gain * kept * own / (kept**2 * own + s**2 * (1 - r))
-        mean = self.prior.mean
-        below = mean + (((x - mean).flatten(1) @ U) * gain @ U.T).view(x.shape)
-        return torch.where(per_row(sigma, x) < self.sigma_n, below, self.prior(x, sigma))
-
-
-LEVELS = {"all": {}, "below": {"p_mean": -2.0, "p_std": 0.3, "wide": 0.0}}
-
-
-@pytest.mark.parametrize("levels", LEVELS)
-def test_ambient_is_stationary_for_the_prior_above_the_noise_and_for_one_step_down_below(levels):
+@pytest.mark.parametrize("levels", [{}, {"p_mean": -2.0, "p_std": 0.3, "wide": 0.0}], ids=["all", "below"])
+def test_ambient_is_stationary_for_the_prior_above_the_noise_and_for_the_law_of_posterior_means_below(levels):
     two = mixture()
     prior = Gaussian(two.mean, two.covariance_matrix)
     _, batch = noisy_batch(prior, [0.4])
-    exact, objective = SteppedDown(prior, 0.4), Ambient(**LEVELS[levels])
+    exact, objective = PosteriorMeans(prior, 0.4), Ambient(**levels)
     assert gradient(objective, Perturbed(exact), batch).abs().max() < 4
     for theta in DIRECTIONS:
         assert gradient(objective, Perturbed(exact, theta), batch).abs().max() > 8, theta
-    for old, new in (("r * (y - h)", "0 * (y - h)"), ("* (1 - r).sqrt() * n", "* n"), ("denoiser(y, sigma)", "y")):
-        wrong = mutant("ambient", old, new).Ambient(**LEVELS["below"])
-        assert gradient(wrong, Perturbed(exact), batch).abs().max() > 8, old
+    wrong = mutant("ambient", "index_put((rows,), h)", "index_put((rows,), y[rows])").Ambient(**levels)
+    assert gradient(wrong, Perturbed(exact), batch).abs().max() > 8
+    assert objective.at(0.49).below == 0 and objective.at(0.5) == objective
 
 
 @pytest.mark.parametrize("sigma_n", [0.1, 0.2, 0.4])
@@ -349,7 +327,7 @@ def test_faults_planted_in_sure_are_caught(old, new, monkeypatch):
         ("ambient", "(1 - a) * sigma**2", "(1 - a) * sigma**2 / 2", "ambient"),
         ("ambient", "(level**2 - sigma**2)", "(level**2)", "ambient"),
         ("ambient", "sigma.masked_fill(rows, 0)", "sigma", "ambient"),
-        ("ambient", "y.index_put((rows,), h), x_t", "y, x_t", "ambient"),
+        ("ambient", "y.index_put((rows,), h)", "y", "ambient"),
         ("r2r", "- sigma**2 / self.alpha", "- sigma**2", "r2r"),
         ("r2r", "(y - (1 - self.alpha) * y1) / self.alpha", "y", "r2r"),
     ],
@@ -464,6 +442,7 @@ def test_patches_say_what_noise_they_carry_and_are_not_shrunk(noisy):
         x, level = torch.cat([b.x for b in mine]), torch.cat([b.sigma for b in mine])
         assert x[level > 0].std() == pytest.approx(sigma, rel=0.03)
         assert level.unique().tolist() == pytest.approx([0.0, sigma]) and x[level == 0].abs().max() < 0.02
+        assert float((level == 0).float().mean()) == pytest.approx(0.5, abs=0.07)  # one clean picture beside eight
     assert all(b.mask is None for b in batches)
 
 
@@ -518,7 +497,7 @@ def test_what_does_not_fit_is_refused_in_words(noisy, tmp_path, objective, optio
         ("dsm", (0.001, 10)),
         ("sure_score", (0.001, 10)),
         ("ambient", (0.001, 10)),
-        (Ambient(below=False), (0.2, 10)),
+        (Ambient(below=0.0), (0.2, 10)),
         ("gsure", (0.2, 10)),
     ],
 )
@@ -560,7 +539,7 @@ def test_noise_that_is_not_white_is_learnt_in_grey_and_in_colour_apart(noisy, tm
 
 
 def test_clean_pictures_beside_noisy_ones_teach_the_low_levels(noisy, without_noise, tmp_path):
-    objective = Ambient(below=False)
+    objective = Ambient(below=0.0)
     learn([noisy], tmp_path, objective=objective, steps=2, data_noise=0.2, clean=[without_noise], **RUN)
     assert load_prior(tmp_path).sigma_min == pytest.approx(0.001)
     assert "7 noisy pictures" in (card := (tmp_path / "README.md").read_text()) and "and 2 clean ones" in card

@@ -11,15 +11,13 @@ every level.
 The loss is divided by `(1 - a)^2`, which weighs levels as `dsm` does (*Ambient Diffusion Omni*, arXiv:2506.10038);
 `1 / (1 - a)^2` is clipped at `clip`, since the noise of the target has the variance `sigma_n^2 / (1 - a)`.
 
-Departure: what is taught below `sigma_n`. The paper teaches nothing there, or by a consistency loss: `D(x_s, s)` has to
-be on average what `D(x_t, t)` was before a sampler took `x_t` to `x_s`. Here that sampler makes one step, from `y` to
-
-    x_s = h + (s / sigma_n)^2 (y - h) + s sqrt(1 - (s / sigma_n)^2) n,   h = D(y, sigma_n), not differentiated through,
-
-and the loss is `|D(x_s, s) - h|^2`: right at `sigma_n`, too smooth far below. A prior that ends at `sigma_n` serves
-samplers badly, and would if it were learnt from clean pictures (`tests/bench/noisy_priors.py` has that row). With plain
-`x_s = h + s n`, as in SURE-Score, `D` would be torn at `sigma_n`, and what a network makes of that spoils the levels
-above. `below=False` leaves it out: only clean pictures teach there then, and without any the prior begins at `sigma_n`.
+Departure: what is taught below `sigma_n`. The paper teaches nothing there, or by a consistency loss, with steps of a
+sampler at every step of training. Here it is the second loss of SURE-Score: denoising score matching on
+`h = D(y, sigma_n)`, which is not differentiated through, biased as that is towards smooth pictures. A prior that ends
+at `sigma_n` serves samplers badly, and would if it were learnt from clean pictures (`tests/bench/noisy_priors.py` has
+that row). `h` is worth learning from when the levels above have been learnt, and next to `sigma_n` it would teach the
+network to stay as it is: hence `begins` and `below`. In a batch with clean pictures they alone teach there, without
+bias, and so it is with `below=0`; without any the prior then begins at `sigma_n`.
 
 Other departures: the constant is subtracted; levels and weight are those of `dsm`, where the authors' code raises the
 levels below `sigma_n`.
@@ -28,7 +26,7 @@ levels below `sigma_n`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -43,11 +41,12 @@ from .dsm import DSM
 @dataclass(frozen=True, kw_only=True)
 class Ambient(DSM):
     """`lambda(sigma_t) min(1 / (1 - a)^2, clip) ( |a x_t + (1 - a) D - y|^2 / m - (1 - a) sigma_n^2 )` above `sigma_n`,
-    `lambda(sigma_t) |D(x_t, sigma_t) - h|^2 / m` below.
+    `lambda(sigma_t) |D(h + sigma_t n, sigma_t) - h|^2 / m`, `h = D(y, sigma_n)`, well below.
 
     Args:
         clip: largest factor by which a level next to `sigma_n` is raised.
-        below: whether levels below `sigma_n` are learnt.
+        below: share of `sigma_n` below which levels are learnt from `h`; 0: none.
+        begins: share of the training before that begins.
     """
 
     supervised: ClassVar[bool] = False
@@ -55,21 +54,24 @@ class Ambient(DSM):
     takes_clean: ClassVar[bool] = True
 
     clip: float = 25.0
-    below: bool = True
+    below: float = 0.7
+    begins: float = 0.5
+
+    def at(self, progress: float) -> Ambient:
+        return self if progress >= self.begins else replace(self, below=0.0)
 
     def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
         y, sigma, _ = batch
-        if self.below:
-            level = self.levels(denoiser, len(y), rng).to(sigma)
-        else:
-            level = self.levels_above(sigma.clamp(min=denoiser.sigma_min), denoiser, rng)
+        level, above = self.levels(denoiser, len(y), rng).to(sigma), sigma.clamp(min=denoiser.sigma_min)
+        rows = (level < self.below * sigma) & (sigma > 0).all()
+        level = torch.where(rows, level, self.levels_above(above, denoiser, rng))
+        if bool(rows.any()):
+            with torch.no_grad():
+                h = denoiser(y[rows], sigma[rows])
+            y, sigma = y.index_put((rows,), h), sigma.masked_fill(rows, 0)
+        a = (sigma / level) ** 2
         n = torch.randn(y.shape, generator=rng, device=rng.device, dtype=y.dtype).to(y)
         x_t = y + per_row((level**2 - sigma**2).clamp(min=0).sqrt(), y) * n
-        rows = level < sigma
-        if bool(rows.any()):
-            h, x_s = stepped_down(denoiser, y[rows], sigma[rows], level[rows], n[rows])
-            y, x_t, sigma = y.index_put((rows,), h), x_t.index_put((rows,), x_s), sigma.masked_fill(rows, 0)
-        a = (sigma / level) ** 2
         mixed = per_row(a, y) * x_t + (1 - per_row(a, y)) * denoiser(x_t, level)
         error = (mixed - y).square().flatten(1).mean(1) - (1 - a) * sigma**2
         return self.weight(level) * (1 - a).pow(-2).clamp(max=self.clip) * error
@@ -78,11 +80,3 @@ class Ambient(DSM):
         """From the lowest noise of the pictures upwards, unless levels below are learnt."""
         lowest = [0.0] if self.below else [min(kind) for kind in noises.values()]
         return max(denoiser.sigma_min, *lowest), denoiser.sigma_max
-
-
-def stepped_down(denoiser: Denoiser, y: Tensor, sigma: Tensor, level: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
-    """`h = D(y, sigma_n)`, and `y` after one ancestral step from `sigma_n` down to `level`, with `n` as its noise."""
-    with torch.no_grad():
-        h = denoiser(y, sigma)
-    r = per_row(level / sigma, y) ** 2
-    return h, h + r * (y - h) + per_row(level, y) * (1 - r).sqrt() * n

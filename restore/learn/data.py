@@ -179,7 +179,8 @@ class Patches:
     A picture is drawn with a probability proportional to its number of pixels. A patch is flipped and turned at random,
     and sometimes cut larger and shrunk, so that one picture shows its content at several scales. Recordings of noise
     are not: rows are not columns, and shrunk noise is weaker. Noisy pictures are turned and not shrunk; the noise of
-    their luminance is weaker than that of a channel, and each patch says what it carries.
+    their luminance is weaker than that of a channel, and each patch says what it carries. Half of the patches at least
+    are of clean pictures where there are some: only these show what lies below the noise.
 
     Args:
         pictures: uint8, or float32 in `[-1, 1]` with NaN where nothing was seen, `(C, H, W)`.
@@ -226,6 +227,9 @@ class Patches:
         kinds = {False, True} if grey and self.luminance else {not grey}  # in colour or not
         pool = [(p, s) for p, s in zip(self.all, self.noise, strict=True) if (p.shape[0] == 3) in kinds]
         area = torch.tensor([float(p.shape[1] * p.shape[2]) for p, _ in pool])
+        known = torch.tensor([s == 0 for _, s in pool])
+        if known.any():
+            area[known] *= max(1.0, float(area[~known].sum() / area[known].sum()))
         chosen = torch.multinomial(area, count, replacement=True, generator=rng).tolist()
         x = torch.stack([self._patch(pool[i][0], pool[i][1], grey, rng) for i in chosen])
         sigma = torch.tensor([weaker(s, p, grey) for p, s in (pool[i] for i in chosen)])
