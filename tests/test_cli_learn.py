@@ -189,14 +189,16 @@ def test_other_noise_or_pictures_are_learnt_anew_with_overwrite(capsys):
     status, out, _ = command(capsys, *words, "--overwrite")
     assert status == 0 and "given: Poisson, gain 0.02" in out
     config = json.loads(Path(f"photo_denoised_{PRIOR}/config.json").read_text())
-    assert config["score"] == {"rho": 1.0, "told": 1.25**0.5}
-    assert load_score(f"photo_denoised_{PRIOR}", 1).usual == pytest.approx(0.1, rel=1e-4)
-    command(capsys, "learn", "photo.png", "-o", "score", "--objective", "noise2score", "--noise", "poisson:0.02", *FEW)
-    config = json.loads(Path("score/config.json").read_text())
     assert config["score"] == {"rho": 1.0} and config["rho"] == 1
-    assert load_score("score", 1).usual == pytest.approx(0.1, rel=1e-4)
+    assert load_score(f"photo_denoised_{PRIOR}", 1).usual == pytest.approx(0.1, rel=1e-4)
+    assert load_score(f"photo_denoised_{PRIOR}", 1).usual == pytest.approx(0.1, rel=1e-4)
     command(capsys, "learn", "photo.png", "-o", "split", "--objective", "gr2r", "--noise", "gamma:20", *FEW)
     assert "kind='gamma'" in Path("split/README.md").read_text()
+    prior = load_score("split", 2)
+    assert prior.told == 1.25**0.5 and prior.usual == pytest.approx((0.5**2 / 20) ** 0.5, rel=1e-4)
+    words = ["denoise", "photo.png", "--prior", "split", "-o"]
+    assert command(capsys, *words, "with.png", "--noise", "gamma:20")[0] == 0
+    assert "Gamma" in json.loads(Path("with.run.json").read_text())["noise"]["is"]
 
 
 class Trap:
