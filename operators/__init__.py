@@ -12,6 +12,8 @@ _HOME = {
     **dict.fromkeys(("HStack", "VStack"), "operators.compose"),
     **dict.fromkeys(("Mask", "Blur", "Downsample", "Grayscale", "SubsampledOrthogonal"), "operators.image"),
     **dict.fromkeys(("Clip", "Quantize", "JPEG", "Magnitude"), "operators.nonlinear"),
+    **dict.fromkeys(("FFT2", "Coils", "sense"), "operators.mri"),
+    **dict.fromkeys(("NUFFT", "SenseNUFFT"), "operators.nufft"),
     **dict.fromkeys(("NoiseModel", "Gaussian", "Poisson", "Gamma", "PoissonGaussian"), "operators.noise"),
     **dict.fromkeys(("from_deepinv", "to_deepinv", "noise_from_deepinv", "noise_to_deepinv"), "operators.interop"),
     **dict.fromkeys(("assert_laws", "assert_linear", "assert_adjoint"), "operators.check"),

@@ -8,6 +8,7 @@ from restore.modalities.image import FORMATS
 
 RECORD = ".run.json"
 PANEL = "_panel.png"
+KSPACE = "_kspace.png"
 
 
 def sample(output: Path, number: int) -> str:
@@ -36,3 +37,16 @@ def endings(output: Path, draws: int, extras: bool, separated: bool = False) -> 
         return [RECORD]
     several = [*(sample(output, i) for i in range(1, draws + 1)), spread(output)] if draws > 1 else []
     return [RECORD, *several, *([noise(output)] if separated else []), PANEL]
+
+
+def scan_endings(suffix: str, draws: int) -> list[str]:
+    """What the names of all files beside the picture of a scan end in.
+
+    Args:
+        suffix: of the picture, as `.nii.gz`.
+        draws: how many.
+    """
+    maps = ["_phase" + suffix, *(["_std" + suffix] if draws > 1 else [])]
+    if draws > 1:
+        maps += [f"_sample-{i:02d}.png" for i in range(1, draws + 1)] if suffix == ".png" else ["_samples" + suffix]
+    return [RECORD, *maps, PANEL, KSPACE]

@@ -11,6 +11,7 @@ import contextlib
 import json
 import platform
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,15 @@ Record = dict[str, Any]
 ZERO = "mid-grey is zero"
 # A panel shows a large picture averaged down to about so many pixels.
 _PANEL_PIXELS = 1_000_000
-_SIDE = r"_(?:panel|std|noise|sample-\d+)\.\w+"
+_SIDE = r"_(?:panel|std|noise|phase|kspace|samples|sample-\d+)\.[\w.]+"
 
 
-def finished(job: Job, request: Request) -> bool:
+def finished(job: Job, described: Record, side_files: Sequence[Path]) -> bool:
     """Whether this very job was done before.
+
+    Args:
+        described: the request, as its record will have it.
+        side_files: what it would write besides the output.
 
     Raises:
         OutputError: the output, or a file that would stand beside it, is there, but not as any run left it: replacing
@@ -49,9 +54,7 @@ def finished(job: Job, request: Request) -> bool:
     if owner is not None:
         raise _in_the_way(job.beside(RECORD), f"belongs to {owner}")
     known = set() if record is None else {job.output.name, job.beside(RECORD).name, *record["files"]}
-    endings = beside.endings(job.output, request.draws, request.extras, request.separated)
-    may_write = [job.output, *map(job.beside, endings)]
-    for path in may_write:
+    for path in (job.output, *side_files):
         if path.name not in known and path.exists():
             raise _in_the_way(path, "exists, and was not made by restore")
     if record is None or not job.output.exists():
@@ -60,7 +63,7 @@ def finished(job: Job, request: Request) -> bool:
         raise _in_the_way(job.output, "was changed since restore made it")
     return (
         "result" in record
-        and record["request"] == describe_request(request)
+        and record["request"] == described
         and record["input"]["sha256"] == sha256(job.source)
         and all((job.output.parent / name).exists() for name in record["files"])
     )
@@ -108,12 +111,18 @@ def describe_request(request: Request) -> Record:
         plain["kernel_sha256"] = sha256(Path(kernel))
     if request.calibration not in (None, NONE):
         plain["calibration_sha256"] = sha256(Path(request.calibration))
-    with contextlib.suppress(KeyError, OSError, ValueError):  # a prior of another kind has no file of weights
-        plain |= _pinned("prior", request.settings["prior"]["name"])
+    plain |= pinned(request.settings)
     if request.separated:
         plain |= _pinned("noise_prior", request.settings["noise_prior"])
     plain["version"] = __version__
     return json.loads(json.dumps(plain))
+
+
+def pinned(settings: Record) -> Record:
+    """The prior of some settings by its contents; nothing for one of another kind, without a file of weights."""
+    with contextlib.suppress(KeyError, OSError, ValueError):
+        return _pinned("prior", settings["prior"]["name"])
+    return {}
 
 
 def _pinned(what: str, name: str) -> Record:
@@ -147,18 +156,10 @@ def write(
         OutputError: the place cannot be written to.
     """
     job = prepared.job
-    before, _ = _claim(job)
-    old = set() if before is None else set(before["files"])
-    endings = beside.endings(job.output, request.draws, request.extras, request.separated)
-    names = [job.beside(e).name for e in endings if e != RECORD]
-    if old or names:
-        held = {"path": str(job.output.absolute()), "sha256": sha256(job.output) if job.output.exists() else None}
-        _write_record(job.beside(RECORD), {"output": held, "files": sorted(old.union(names))})
+    old = hold(job, side_files(job, request))
     found = interval(prepared, request, outcome.draws) if request.extras and outcome.draws > 1 else None
     files, notes = _extras(prepared, outcome, truth, found) if request.extras else ([], [])
-    for name in old.difference(files):
-        if re.fullmatch(re.escape(job.side) + _SIDE, name):  # whatever else a record may list
-            (job.output.parent / name).unlink(missing_ok=True)
+    remove(job, old.difference(files))
     mean = pixels(prepared, outcome.canvas.mean.read())
     score = None if truth is None else psnr(mean, truth)
     record: Record = {
@@ -183,21 +184,54 @@ def write(
         },
         "interval": None if found is None else found.record(),
         "files": files,
-        "machine": {
-            "device": str(device),
-            "threads": torch.get_num_threads(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "processor": platform.machine(),
-        },
+        "machine": machine(device),
     }
     with atomic_write(job.output) as temporary:
         notes += write_picture(temporary, mean, prepared.like)
-        record["output"] = {"path": str(job.output.absolute()), "sha256": sha256(temporary)}
         record["notes"] = [*prepared.notes, *notes]
-        _write_record(job.beside(RECORD), record)
+        complete(job, record, temporary)
     return record
+
+
+def hold(job: Job, side_files: Sequence[Path]) -> set[str]:
+    """Claim the names of what will stand beside the output, before any of it is written; the names held before."""
+    before, _ = _claim(job)
+    old = set() if before is None else set(before["files"])
+    names = [path.name for path in side_files if path != job.beside(RECORD)]
+    if old or names:
+        held = {"path": str(job.output.absolute()), "sha256": sha256(job.output) if job.output.exists() else None}
+        _write_record(job.beside(RECORD), {"output": held, "files": sorted(old.union(names))})
+    return old
+
+
+def remove(job: Job, names: Iterable[str]) -> None:
+    """Remove what an earlier run left beside the output."""
+    for name in names:
+        if re.fullmatch(re.escape(job.side) + _SIDE, name):  # whatever else a record may list
+            (job.output.parent / name).unlink(missing_ok=True)
+
+
+def complete(job: Job, record: Record, temporary: Path) -> None:
+    """Write the record of an output that is about to be renamed into place."""
+    record["output"] = {"path": str(job.output.absolute()), "sha256": sha256(temporary)}
+    _write_record(job.beside(RECORD), record)
+
+
+def side_files(job: Job, request: Request) -> list[Path]:
+    """What stands beside the output of a request."""
+    return [*map(job.beside, beside.endings(job.output, request.draws, request.extras, request.separated))]
+
+
+def machine(device: torch.device) -> Record:
+    """What a result was made on."""
+    return {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "processor": platform.machine(),
+    }
 
 
 def what_it_is(draws: int) -> str:

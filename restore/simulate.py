@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from restore.jobs import read_kernel
 
 @dataclass(frozen=True)
 class Spec:
-    """An operator as it is typed: `identity`, `mask:0.7`, `blur:gaussian:2.0`, `downsample:2`.
+    """An operator as it is typed: `identity`, `mask:0.7`, `blur:gaussian:2.0`, `downsample:2`, `mri:R=4`.
 
     Attributes:
         verb: which one undoes it.
@@ -61,7 +62,13 @@ def parse_spec(text: str) -> Spec:
         if rest not in ("2", "3", "4"):
             raise ValueError(f"operator {text!r}: give the factor 2, 3 or 4, as in downsample:2")
         return Spec(text, "upscale", {"factor": rest})
-    raise ValueError(f"unknown operator {text!r}: give identity, mask:0.7, blur:gaussian:2.0 or downsample:2")
+    if name == "mri":
+        found = re.fullmatch(r"R=(\d+(?:\.\d+)?|[1-9]x[1-9])(?:,coils=([1-9]\d?))?", rest)
+        if found is None or ("x" not in found[1] and not 1 < float(found[1]) <= 64):
+            raise ValueError(f"operator {text!r}: give the acceleration above 1, as in mri:R=4 or mri:R=2x2,coils=8")
+        return Spec(text, "mri", {"accel": found[1], **({"coils": found[2]} if found[2] else {})})
+    known = "identity, mask:0.7, blur:gaussian:2.0, downsample:2 or mri:R=4"
+    raise ValueError(f"unknown operator {text!r}: give {known}")
 
 
 def measure(truth: np.ndarray, spec: Spec, sigma: float, seed: int, file: int) -> Measured:

@@ -22,6 +22,7 @@ GROUPS = {"sampler": Sampler, "operator": Operator, "noise": NoiseModel, "object
 # Made of other operators, of foreign objects, or by `Blur` and `Downsample`: nothing to write in a YAML.
 COMPOSED = {"Chain", "Compose", "Adjoint", "VStack", "HStack", "DeepinvOperator", "DeepinvLinearOperator"}
 COMPOSED |= {"CircularFilter", "Separable", "ValidFilter", "BlockMean"}
+COMPOSED |= {"Sense", "SenseLines"}  # made by `sense`
 FILES = sorted(path for group in GROUPS for path in (CONFIGS / group).glob("*.yaml"))
 
 

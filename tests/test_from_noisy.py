@@ -14,6 +14,7 @@ from restore.denoisers.posterior import PosteriorMean, at_mid_grey, in_units, in
 from restore.denoisers.tweedie import as_tweedie
 from restore.errors import InputError
 from restore.learn.noise2score import Noise2Score
+from restore.learn.sure import SURE
 from restore.learn.validation import validate_noisy
 from restore.modalities.image_picture import Picture
 from restore.modalities.units import Units, own_units
@@ -101,6 +102,14 @@ def test_the_error_of_a_score_is_known_without_truth(noise):
     found = validate_noisy(inner, Noise2Score(), [(2 * y - 1, 2 * sigma)], law)
     assert found == {"grey": pytest.approx(-10 * math.log10(error), abs=0.3)}
     assert error < 0.75 * float((y - x).square().mean())
+
+
+def test_the_error_of_a_denoiser_is_known_without_truth():
+    _, D, batches = field(1)
+    x, y = D.sample(Draws(0, range(COUNT))), torch.cat([batch for batch, _ in batches])
+    found = validate_noisy(D, SURE(), [(row[None], SIGMA) for row in y])
+    error = float((D(y, SIGMA) - x).square().mean()) / 4  # in [0, 1]
+    assert found == {"grey": pytest.approx(-10 * math.log10(error), abs=0.2)}
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=str)

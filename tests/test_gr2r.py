@@ -100,6 +100,15 @@ def test_each_picture_may_have_a_level_of_its_own(kind, noise, phi):
     assert off(told) < 4 and off(Batch(y, weak.sigma)) > 8
 
 
+def test_strong_speckle_does_not_bias_the_risk():
+    objective = GR2R(kind="gamma", low=1.0, high=1.0)
+    x, batch = pictures(Gamma(5), mid_grey("gamma", 0.2))
+    denoiser = Wiener((0.0, 0.0), "gamma", 0.2, 0.5)
+    error = objective.risk(denoiser, batch, torch.Generator().manual_seed(1)).detach()
+    error -= (denoiser.answer - x).square().flatten(1).mean(1).detach()
+    assert abs(float(error.mean() / error.std() * len(error) ** 0.5)) < 4
+
+
 def test_the_level_for_noisy_pictures_is_the_lowest():
     lowest, highest = GR2R().trusted(Wiener((0.0, 0.0), "poisson", 0.05, 0.5), {1: [0.3, 0.2]})
     assert (lowest, highest) == pytest.approx((0.2 * 1.25**0.5, 0.3 * 5**0.5))

@@ -63,7 +63,19 @@ LAYERS = {
     "restore.simulate": {"operators", "restore.jobs"},
 }
 BELOW_CLI = ("restore.cli",)
-HEAVY = {"deepinv", "diffusers", "gradio", "nibabel", "h5py", "soundfile", "matplotlib", "kornia", "skimage", "hydra"}
+HEAVY = {
+    "deepinv",
+    "diffusers",
+    "gradio",
+    "nibabel",
+    "h5py",
+    "soundfile",
+    "finufft",
+    "matplotlib",
+    "kornia",
+    "skimage",
+    "hydra",
+}
 
 
 def modules() -> dict[str, Path]:

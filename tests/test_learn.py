@@ -116,7 +116,23 @@ def test_training_lowers_the_loss(folder):
     patches = Patches(load_pictures(find_pictures([folder])), 16)
     trainer = Trainer(EDMDenoiser(UNet(**TINY)), DSM(), patches, recipe, seed=0)
     losses = [trainer.step() for _ in range(60)]
+    assert [o.param_groups[0]["lr"] for o in trainer.optimizers] == [recipe.rate(59), recipe.muon * recipe.rate(59)]
     assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:15])
+
+
+def test_an_objective_is_annealed_with_the_run(folder):
+    class Annealed(DSM):
+        def at(self, progress):
+            seen.append(progress)
+            return DSM(sigma_data=0.5 + progress)
+
+    seen, batches = [], Patches(load_pictures(find_pictures([folder])), 16)
+    trainers = [
+        Trainer(EDMDenoiser(UNet(**TINY)), objective, batches, Recipe(steps=4, batch=4, patch=16), seed=0)
+        for objective in (Annealed(), DSM())
+    ]
+    annealed, plain = ([trainer.step() for _ in range(4)] for trainer in trainers)
+    assert seen == [0, 0.25, 0.5, 0.75] and annealed[0] == plain[0] and annealed[3] != plain[3]
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
@@ -130,9 +146,16 @@ def test_muon_steps_by_a_rotation_along_the_gradients(shape):
     s = (U.T @ moved @ Vh.T).diagonal()
     assert bool(((s > 0.6) & (s < 1.3)).all()), s
     assert (moved - U * s @ Vh).abs().max() < 0.05, "singular vectors are those of the gradient"
-    W.grad = -before
+    W.grad, there = -0.7 * before, W.detach().clone()
     optimizer.step()
-    torch.testing.assert_close(optimizer.state[W]["mean"], -0.0025 * before)
+    torch.testing.assert_close(optimizer.state[W]["mean"], 0.0125 * before)
+    assert float(((W.detach() - there) * before).sum()) > 0, "it looks ahead: the mean still points the other way"
+
+
+def test_files_to_validate_on_are_not_learnt_from(folder, tmp_path):
+    learn([folder], tmp_path, steps=1, **RUN, validation=[folder / ".." / folder.name / "2.png"])
+    card = (tmp_path / "README.md").read_text()
+    assert "Set aside for validation: 2.png." in card and "| pictures | 5 |" in card and "| colour |" in card
 
 
 def test_a_killed_run_resumes_to_the_same_weights_to_the_bit(folder, tmp_path, monkeypatch):
@@ -183,6 +206,27 @@ def test_what_training_leaves_is_a_prior(folder, tmp_path):
     save_file({"sigmas": torch.ones(1)}, tmp_path / "mine" / "spectra.safetensors")
     with pytest.raises(InputError, match=r"spectra\.safetensors: sigmas; wanted channels_1, channels_3, sigmas"):
         load_prior(tmp_path / "mine")
+
+
+def test_a_run_may_start_from_a_prior_and_grow_it(folder, tmp_path):
+    small, x = tmp_path / "small", torch.rand(1, 3, 16, 16)
+    save_prior(random_denoiser(), small)
+    blocks = {k: v for k, v in RUN.items() if k not in TINY}
+    same = learn([folder], tmp_path / "same", start=small, steps=1, lr=1e-9, **blocks)
+    grown = learn([folder], tmp_path / "grown", start=small, steps=1, lr=1e-9, **blocks | {"blocks": (2, 1)})
+    untold = learn([folder], tmp_path / "untold", steps=1, lr=1e-9, **RUN)
+    was, same, grown, untold = (load_prior(p)(x, 0.1) for p in (small, same, grown, untold))
+    assert alike(same - x, was - x) and alike(grown - x, was - x) and not alike(untold - x, was - x)
+    assert len(load_file(tmp_path / "grown" / "weights.safetensors")) > len(load_file(small / "weights.safetensors"))
+
+
+def test_a_run_cannot_start_from_what_does_not_fit(folder, tmp_path):
+    small = learn([folder], tmp_path / "small", steps=1, **RUN)
+    with pytest.raises(InputError, match=r"layers that the new network has not.*widths"):
+        learn([folder], tmp_path / "other", start=small, steps=1, **RUN | {"widths": (4, 8)})
+    save_prior(random_denoiser(), tmp_path / "fits")
+    with pytest.raises(InputError, match="with start None; wanted start"):
+        learn([folder], small, start=tmp_path / "fits", steps=1, **RUN)
 
 
 def test_spectra_need_pictures_that_have_all_their_frequencies():

@@ -21,6 +21,7 @@ from operators.filters import CircularFilter, Separable
 from operators.fourier import hartley
 from operators.image import Blur, Downsample, Grayscale, Mask, SubsampledOrthogonal
 from operators.linalg import ConvergenceError, cg
+from operators.mri import FFT2, Coils, sense
 from operators.nonlinear import JPEG, Clip, Magnitude, Quantize
 from operators.random import generator
 from operators.valid import ValidFilter
@@ -46,6 +47,17 @@ class Dense(LinearOperator):
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.M.T.to(x)
+
+
+def coil_maps(*shape: int, seed: int = 0) -> Tensor:
+    """Of no smoothness, and zero in a corner: outside the head."""
+    maps = torch.randn(shape, generator=generator(seed), dtype=torch.complex128)
+    maps[:, 0, :2] = 0
+    return maps
+
+
+def lines(n: int) -> Tensor:
+    return torch.arange(n) % 3 != 0
 
 
 class Rotation(LinearOperator):
@@ -113,6 +125,15 @@ LINEAR: dict[str, LinearOperator] = {
     "vstack with rotations": VStack(Rotation((1, 5, 4)), Blur(torch.ones(2, 2) / 4, (1, 5, 4)), Identity((1, 5, 4))),
     "vstack of rotations": VStack(Rotation((1, 3, 4)), Identity((1, 3, 4))),
     "vstack of one": VStack(Downsample((1, 4, 6), 2)),
+    "fft2": FFT2((4, 5, 6)),
+    "coils": Coils(coil_maps(3, 4, 5)),
+    "one coil": sense(mask(5, 6)),
+    "one coil with a map": sense(mask(4, 5, seed=1), coil_maps(1, 4, 5)),
+    "sense, points": sense(mask(5, 6), coil_maps(3, 5, 6)),
+    "sense, lines along x": sense(lines(6)[:, None].expand(6, 5), coil_maps(3, 6, 5)),
+    "sense, lines along y": sense(lines(7).expand(4, 7), coil_maps(2, 4, 7)),
+    "sense, all": sense(torch.ones(4, 5, dtype=torch.bool), coil_maps(2, 4, 5)),
+    "sense of a rotation": sense(lines(4).expand(3, 4), coil_maps(2, 3, 4)) @ Rotation((2, 3, 4)),
     "hstack of tight frames": HStack(Downsample((1, 4, 6), 2, "block"), Identity((1, 2, 3))),
     "hstack with noise": HStack(Blur(kernel(3, 3), (3, 4, 5)), Identity((3, 4, 5))),
     "hstack with two hard parts": HStack(Downsample((1, 6, 4), 2), Blur(kernel(2, 2), (1, 3, 2))),
@@ -134,10 +155,12 @@ NONLINEAR: dict[str, Operator] = {
 def public_operators() -> set[type[Operator]]:
     """Every concrete operator class defined in a module of `operators` under a public name.
 
-    Those of `operators.interop` are held to the laws in `tests/test_interop.py`.
+    Those of `operators.interop` and, as finufft is optional, `operators.nufft` are held to the laws in
+    `tests/test_interop.py` and `tests/test_nufft.py`.
     """
     found = set()
-    modules = {info.name for info in pkgutil.walk_packages(operators.__path__, "operators.")} - {"operators.interop"}
+    elsewhere = {"operators.interop", "operators.nufft"}
+    modules = {info.name for info in pkgutil.walk_packages(operators.__path__, "operators.")} - elsewhere
     for module in modules:
         for name, cls in inspect.getmembers(importlib.import_module(module), inspect.isclass):
             if issubclass(cls, Operator) and cls.__module__ == module and not name.startswith("_"):
@@ -307,17 +330,19 @@ def test_dct_and_hadamard_are_the_textbook_ones():
 
 def test_closed_forms_are_used(monkeypatch):
     """No conjugate gradients where the structure of the parts gives the answer."""
-    from operators import base, valid
+    from operators import base, mri, valid
 
     def forbidden(*args, **kwargs):
         raise AssertionError("conjugate gradients were called")
 
     monkeypatch.setattr(base, "cg", forbidden)
     monkeypatch.setattr(valid, "cg", forbidden)
+    monkeypatch.setattr(mri, "cg", forbidden)
     iterative = {
         "adjoint of a matrix", "valid blur 3x2", "valid blur 2x5", "valid blur to one pixel", "wide matrix",
         "tall matrix", "matrix of low rank", "mask of a blur", "gray of bicubic", "vstack along channels",
-        "vstack flattened", "hstack with two hard parts", "hstack that cannot give all data",
+        "one coil with a map", "sense, points", "vstack flattened", "hstack with two hard parts",
+        "hstack that cannot give all data",
     }  # fmt: skip
     only_solve = {"adjoint of bicubic", "hstack of one", "vstack of one"}
     for name in set(LINEAR) - iterative:

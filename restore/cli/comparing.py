@@ -80,7 +80,10 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
 
 def read_recipe(meas: Path) -> dict[str, Any]:
     try:
-        return json.loads((meas / RECIPE).read_text())
+        recipe = json.loads((meas / RECIPE).read_text())
+        if recipe["verb"] == "mri":
+            raise UsageError(f"{meas} holds scans: restore them one by one by `restore mri`, with --ref")
+        return recipe
     except (OSError, ValueError) as error:
         raise UsageError(f"{meas} holds no {RECIPE}: name a folder that `restore simulate` made") from error
 

@@ -12,12 +12,19 @@ from .planning import check_writable
 from .settings import names
 from .settings import objective as settings_of
 
+GIVEN = ("steps", "batch", "patch", "start", "blocks", "lr")
+
 
 def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     """Train, or go on training; the exit status."""
     folders, overrides = split_overrides(options.folders)
     if not folders:
         raise UsageError("no folder was named (see `restore learn --help`)")
+    if options.mri and options.noise is not None:
+        raise UsageError("--noise is for noisy pictures: leave it out with --mri, or --mri for pictures")
+    for file in options.validation:
+        if not Path(file).is_file():
+            raise UsageError(f"no file {file} to validate on")
     known, out = names("objective"), Path(options.output)
     asked = options.objective or "dsm"
     if asked not in known:
@@ -37,7 +44,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     if found and not {CHECKPOINT, WEIGHTS}.intersection(found):
         raise UsageError(f"{out} holds {found[0]} and no prior to go on with: give a new folder with -o")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    given = {name: getattr(options, name) for name in ("steps", "batch", "patch") if getattr(options, name)}
+    given = {name: getattr(options, name) for name in GIVEN if getattr(options, name)}
     try:
         name, told = _told(options, [Path(folder) for folder in folders])
         objective = instantiate(settings_of(name, overrides))
@@ -50,12 +57,15 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             resume=not options.restart,
             noise=options.noise_only,
             clean=[Path(folder) for folder in options.clean],
+            mri=options.mri,
+            validation=[Path(file) for file in options.validation],
             **told,
             **given,
         )
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
-    print(f"wrote {out}; use it with {'--noise-prior' if options.noise_only else '--prior'} {out}")
+    use = "restore mri --prior" if options.mri else "--noise-prior" if options.noise_only else "--prior"
+    print(f"wrote {out}; use it with {use} {out}")
     if not objective.for_samplers:
         print(
             f"{name} learns to denoise pictures like these, at their noise only: it is for `restore denoise`. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ VERBS = {
     "inpaint": "fill in what is missing",
     "deblur": "undo a known blur",
     "upscale": "make small pictures larger",
+    "mri": "make images of raw MRI data",
     "simulate": "make measurements from clean pictures, to try things on",
     "compare": "restore simulated measurements with several samplers and score them",
     "calibrate": "learn from known truths how wide an honest interval is",
@@ -111,6 +113,22 @@ def count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def counts(text: str) -> list[int]:
+    """Whole numbers of at least 1, `2,2,2`."""
+    return [count(part) for part in text.split(",")]
+
+
+def rate(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
 
 
@@ -211,17 +229,78 @@ def _upscale(p: Parser) -> None:
     p.add_argument("--kernel", choices=("bicubic", "block"), default="bicubic", help="how it was made small")
 
 
+def acceleration(text: str) -> str:
+    """`given`, a factor above 1, or `2x2`."""
+    good = text == "given" or re.fullmatch(r"[1-9]x[1-9]", text) is not None
+    try:
+        good = good or 1 < float(text) <= 64
+    except ValueError:
+        good = False
+    if not good:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an acceleration: give a factor such as 4, 2x2, or given")
+    return text
+
+
+def sizes(text: str) -> tuple[int, int]:
+    """`256,256`, two whole numbers of at least 1."""
+    rows, _, columns = text.partition(",")
+    return count(rows), count(columns or rows)
+
+
+def span(text: str) -> tuple[int, int]:
+    """`7` or `3:10`, counted from 0, as the first and the one after the last."""
+    first, colon, last = text.partition(":")
+    try:
+        found = int(first or 0), int(last) if colon else int(first) + 1
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of slices: give 7, or 3:10 for 3 to 9") from None
+    if not 0 <= found[0] < found[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} holds no slice: they are counted from 0, 3:10 is 3 to 9")
+    return found
+
+
+def _mri(p: Parser) -> None:
+    p.add_argument("inputs", nargs="+", metavar="SCAN|key=value", help="fastMRI or ISMRMRD .h5, BART .cfl, .npy, .npz, "
+                   ".mat, or NIfTI (an image); key=value changes a setting (`restore list settings`)")  # fmt: skip
+    p.add_argument(
+        "-o", "--output", metavar="OUT", help="scan.nii.gz (default), .nii, .npy, .png; a folder for several"
+    )
+    p.add_argument("--accel", type=acceleration, default="given", metavar="R|given", help="keep one line in R of what "
+                   "was sampled, and check the result on the others (default: given, use all)")  # fmt: skip
+    p.add_argument("--coils", default="espirit", metavar="espirit|FILE", help="sensitivities of the coils: estimated "
+                   "from the centre of k-space (default), or a file (coil, y, x)")  # fmt: skip
+    p.add_argument("--mask", metavar="FILE", help="what was sampled, (y, x) or lines (default: what is not zero)")
+    p.add_argument("--slices", type=span, metavar="I|I:J", help="slice I, or I to J - 1, counted from 0 (default: all)")
+    p.add_argument("--axes", metavar="A,B,C", help="the axes in the order of the file, of slice, coil, y, x, z, - "
+                   "(default: by the format, else guessed and said)")  # fmt: skip
+    p.add_argument("--key", metavar="NAME", help="the array to take, in a file that has several")
+    p.add_argument("--image", action="store_true", help="the file holds complex images, and not k-space")
+    p.add_argument("--phase", metavar="FILE", help="NIfTI of the phase in radians, where SCAN is of magnitudes")
+    p.add_argument("--matrix", type=sizes, metavar="Y,X", help="size of the image, for a trajectory without one")
+    _drawing(p)
+    p.add_argument("--ref", metavar="TRUTH", help="the true images, (slice, y, x) or NIfTI, to print the PSNR")
+    p.add_argument("--overwrite", action="store_true", help="do finished scans again; replace any file")
+    p.add_argument("--json", action="store_true", help="one JSON object per scan on stdout")
+    p.add_argument("--quiet", action="store_true", help="print errors only")
+
+
 def _measuring(p: Parser, noise_needed: bool) -> None:
     p.add_argument("--operator", required=noise_needed, metavar="SPEC",
                    default=None if noise_needed else "blur:gaussian:2.0",
-                   help="identity, mask:0.7 (share missing), blur:gaussian:2.0, downsample:2")  # fmt: skip
+                   help="identity, mask:0.7 (share missing), blur:gaussian:2.0, downsample:2; for simulate mri:R=4, "
+                   "mri:R=2x2,coils=8")  # fmt: skip
     p.add_argument("--noise", type=positive, required=noise_needed, metavar="S", default=None if noise_needed else 0.02,
                    help="standard deviation, 0.05 or 12/255")  # fmt: skip
 
 
 def _simulate(p: Parser) -> None:
     _measuring(p, noise_needed=True)
-    p.add_argument("--input", required=True, metavar="TRUTH", help="a clean picture or a folder of them")
+    p.add_argument(
+        "--input",
+        required=True,
+        metavar="TRUTH",
+        help="a clean picture or a folder of them; for mri also NIfTI, or fully sampled k-space",
+    )
     p.add_argument("-o", "--output", required=True, metavar="MEAS", help="folder for the measurements")
     p.add_argument("--seed", type=seed, default=0, metavar="N")
     p.add_argument("--float", action="store_true", help="float TIFF, neither rounded nor clipped")
@@ -266,10 +345,18 @@ def _learn(p: Parser) -> None:
     p.add_argument("--steps", type=count, metavar="N")
     p.add_argument("--batch", type=count, metavar="N", help="patches per step")
     p.add_argument("--patch", type=count, metavar="PIXELS", help="side of a patch")
+    p.add_argument("--start", metavar="NAME|PATH", help="a prior to begin with, in place of random weights")
+    p.add_argument("--blocks", type=counts, metavar="N,N,...", help="residual blocks of each level of the network "
+                   "(default: those of --start, else 2,2,2,2); more than --start has deepen it")  # fmt: skip
+    p.add_argument("--lr", type=rate, metavar="RATE", help="peak learning rate (default: 0.001; less with --start)")
     p.add_argument("--device", metavar="NAME")
     p.add_argument("--seed", type=seed, default=0, metavar="N")
     p.add_argument("--noise-only", action="store_true", help="the pictures are recordings of noise alone around "
                    "mid-grey, which stands for zero; the prior is for --noise-prior")  # fmt: skip
+    p.add_argument("--mri", action="store_true", help="the files are magnitudes of MR images, NIfTI volumes or "
+                   "pictures of slices; the prior is for `restore mri`")  # fmt: skip
+    p.add_argument("--validation", nargs="+", default=[], metavar="FILE", help="files to validate on and not to learn "
+                   "from (default: some are set aside)")  # fmt: skip
     p.add_argument("--restart", action="store_true", help="do not go on with the run found in PRIOR")
 
 
@@ -295,9 +382,9 @@ def _demo(p: Parser) -> None:
 
 
 _ADD = {
-    "denoise": _denoise, "inpaint": _inpaint, "deblur": _deblur, "upscale": _upscale, "simulate": _simulate,
-    "compare": _compare, "calibrate": _calibrate, "sweep": _sweep, "learn": _learn, "replay": _replay, "list": _list,
-    "doctor": _nothing, "demo": _demo,
+    "denoise": _denoise, "inpaint": _inpaint, "deblur": _deblur, "upscale": _upscale, "mri": _mri,
+    "simulate": _simulate, "compare": _compare, "calibrate": _calibrate, "sweep": _sweep, "learn": _learn,
+    "replay": _replay, "list": _list, "doctor": _nothing, "demo": _demo,
 }  # fmt: skip
 
 

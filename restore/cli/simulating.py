@@ -23,8 +23,6 @@ RECIPE = "simulate.json"
 
 def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     """Measure pictures; the exit status."""
-    from restore import __version__
-    from restore.files import atomic_write
     from restore.simulate import parse_spec
 
     try:
@@ -35,6 +33,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
         raise UsageError(f"the output {out} is the input, or inside of it: choose another folder with -o")
     check_writable(out)
+    if spec.verb == "mri":
+        return _scans(source, out, spec, options, argv)
     try:
         files = list_pictures(source) if source.is_dir() else [source]
     except InputError as error:
@@ -63,12 +63,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             failed += 1
     if not entries:
         return 1
-    recipe: dict[str, Any] = {
-        "operator": spec.text, "verb": spec.verb, "options": spec.options, "noise": options.noise, "seed": options.seed,
-        "version": __version__, "argv": ["restore", *argv], "files": entries,
-    }  # fmt: skip
-    with atomic_write(out / RECIPE) as temporary:
-        temporary.write_text(json.dumps(recipe, indent=2) + "\n")
+    _write_recipe(out, spec, options, argv, entries)
     if not options.quiet:
         command = [
             "restore", spec.verb, str(out / "pictures"), *_arguments(spec, out), "--noise", str(options.noise),
@@ -78,6 +73,71 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         print(f"{len(entries)} picture{many} measured with {spec.text} and noise {options.noise:g}, in {out}")
         print(f"to restore them:  {shlex.join(command)}")
     return 1 if failed else 0
+
+
+def _write_recipe(
+    out: Path, spec: Any, options: argparse.Namespace, argv: list[str], entries: list[dict[str, Any]]
+) -> None:
+    from restore import __version__
+    from restore.files import atomic_write
+
+    recipe: dict[str, Any] = {
+        "operator": spec.text, "verb": spec.verb, "options": spec.options, "noise": options.noise, "seed": options.seed,
+        "version": __version__, "argv": ["restore", *argv], "files": entries,
+    }  # fmt: skip
+    with atomic_write(out / RECIPE) as temporary:
+        temporary.write_text(json.dumps(recipe, indent=2) + "\n")
+
+
+def _scans(source: Path, out: Path, spec: Any, options: argparse.Namespace, argv: list[str]) -> int:
+    """Measure pictures as a scanner would, a `.npy` file of k-space and one of the truth for each; the exit status."""
+    from restore.modalities.image import FORMATS as PICTURES
+    from restore.modalities.mri import FORMATS as SCANS
+
+    known = (*SCANS, *PICTURES)
+    files = [f for f in sorted(source.rglob("*")) if f.name.lower().endswith(known)] if source.is_dir() else [source]
+    if not files:
+        raise UsageError(f"no scans or pictures in {source}: wanted files of the kinds {' '.join(known)}")
+    names = [f.name[: -len(next((s for s in known[::-1] if f.name.lower().endswith(s)), ""))] + ".npy" for f in files]
+    targets = [(out / "scans" / n, out / "truths" / n) for n in names]
+    check_outputs([(f, path) for f, pair in zip(files, targets, strict=True) for path in pair], read=files)
+    entries, failed = [], 0
+    for file, (scan, truth) in zip(files, targets, strict=True):
+        try:
+            entries.append(_scan(file, scan, truth, spec, options))
+        except (InputError, ValueError) as error:
+            words = str(error) if isinstance(error, InputError) else f"{file}: {error}"
+            print(f"restore: {words}", file=sys.stderr)
+            failed += 1
+    if not entries:
+        return 1
+    _write_recipe(out, spec, options, argv, entries)
+    if not options.quiet:
+        first = entries[0]
+        command = ["restore", "mri", first["scan"], "--axes", "slice,coil,y,x", "--ref", first["truth_written"]]
+        print(f"{len(entries)} scans measured with {spec.text} and noise {options.noise:g}, in {out}")
+        print(f"to restore {'one' if len(entries) > 1 else 'it'}:  {shlex.join(command)}")
+    return 1 if failed else 0
+
+
+def _scan(file: Path, scan: Path, truth: Path, spec: Any, options: argparse.Namespace) -> dict[str, Any]:
+    from restore.files import atomic_write
+    from restore.jobs import sha256
+    from restore.scan_simulate import measured, read_truth
+
+    checksum = sha256(file)
+    number = int(checksum[:8], 16)
+    coils = spec.options.get("coils")
+    read = read_truth(file, None if coils is None else int(coils), options.seed, number)
+    read.slices(0)  # what cannot be measured is refused before anything is written
+    with atomic_write(scan) as k_path, atomic_write(truth) as x_path:
+        K = np.lib.format.open_memmap(k_path, "w+", np.complex64, read.shape)
+        X = np.lib.format.open_memmap(x_path, "w+", np.complex64, (read.shape[0], *read.shape[2:]))
+        for i, (k, x) in enumerate(measured(read, spec.options["accel"], options.noise, options.seed, number)):
+            K[i], X[i] = k, x
+        K.flush()
+        X.flush()
+    return {"scan": str(scan), "truth_written": str(truth), "truth": str(file.absolute()), "sha256": checksum}
 
 
 def _arguments(spec: Any, out: Path) -> list[str]:

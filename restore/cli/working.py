@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -36,14 +36,23 @@ class Report:
     skipped: bool = False
 
 
-def do_all(jobs: Sequence[Any], request: Any, options: argparse.Namespace, argv: list[str], failed: int) -> int:
-    """Do the jobs and print what became of them; the exit status."""
-    single = len(jobs) == 1
+One = Callable[[Any, Any, list[str], str | None, bool, bool, bool], Report]
+
+
+def do_all(
+    jobs: Sequence[Any], request: Any, options: argparse.Namespace, argv: list[str], failed: int, one: One | None = None
+) -> int:
+    """Do the jobs and print what became of them; the exit status.
+
+    Args:
+        one: does a single job; by default it restores a picture.
+    """
+    single, one = len(jobs) == 1, one or picture
     ref = getattr(options, "ref", None)
     reports = (
-        _in_turn(jobs, request, options, argv, ref)
+        _in_turn(one, jobs, request, options, argv, ref)
         if options.__dict__.get("jobs", 1) == 1 or single
-        else _side_by_side(jobs, request, options, argv, ref)
+        else _side_by_side(one, jobs, request, options, argv, ref)
     )
     done, skipped, unread = 0, 0, failed
     for report in reports:
@@ -63,20 +72,23 @@ def do_all(jobs: Sequence[Any], request: Any, options: argparse.Namespace, argv:
 
 
 def _in_turn(
-    jobs: Sequence[Any], request: Any, options: argparse.Namespace, argv: list[str], ref: str | None
+    one: One, jobs: Sequence[Any], request: Any, options: argparse.Namespace, argv: list[str], ref: str | None
 ) -> Iterator[Report]:
     show = not options.quiet and not options.json
     for job in jobs:
-        yield do(job, request, argv, ref, options.overwrite, announce=show, bar=not options.quiet, debug=options.debug)
+        bar = not options.quiet
+        yield do(one, job, request, argv, ref, options.overwrite, announce=show, bar=bar, debug=options.debug)
 
 
 def _side_by_side(
-    jobs: Sequence[Any], request: Any, options: argparse.Namespace, argv: list[str], ref: str | None
+    one: One, jobs: Sequence[Any], request: Any, options: argparse.Namespace, argv: list[str], ref: str | None
 ) -> Iterator[Report]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=_one_thread) as pool:
         futures = {
-            pool.submit(do, job, request, argv, ref, options.overwrite, announce=False, bar=False, debug=False): job
+            pool.submit(
+                do, one, job, request, argv, ref, options.overwrite, announce=False, bar=False, debug=False
+            ): job
             for job in jobs
         }
         try:
@@ -103,42 +115,12 @@ def _one_thread() -> None:
 
 
 def do(
-    job: Any, request: Any, argv: list[str], ref: str | None, overwrite: bool, *, announce: bool, bar: bool, debug: bool
-) -> Report:
-    """Restore one picture. With `announce`, what was read is printed before the work, else it is in the report."""
-    from restore.jobs import execute, own_request, prepare
-    from restore.metrics import fitting
-    from restore.modalities.image import read_picture
-    from restore.records import RECORD, finished, read_record, write
-
-    from .printing import Bar, ending, heading
-
-    request = own_request(request, job)
+    one: One, job: Any, request: Any, argv: list[str], ref: str | None, overwrite: bool, *, announce: bool, bar: bool,
+    debug: bool,
+) -> Report:  # fmt: skip
+    """Do one job. With `announce`, what was read is printed before the work, else it is in the report."""
     try:
-        if not overwrite and finished(job, request):
-            words = (f"{job.output}: skipped, already done",)
-            return Report(words, read_record(job.beside(RECORD)), skipped=True)
-        kit = tools(json.dumps(request.settings))
-        prepared = prepare(job, request, kit)
-        truth = None
-        if ref is not None:
-            path = counterpart(Path(ref), job.relative)
-            shape = (prepared.copies * prepared.task.shape[0], *prepared.task.shape[1:])
-            truth = fitting(read_picture(path).data, shape, job.source)
-        lines = heading(prepared, request, kit)
-        if announce:
-            print("\n".join(lines), flush=True)
-            lines = []
-        progress = Bar(job.source.name, quiet=not bar)
-        try:
-            outcome = execute(prepared, request, kit, progress)
-        finally:
-            progress.close()
-        try:
-            record = write(prepared, outcome, request, kit.device, argv, truth)
-        finally:
-            outcome.close()
-        return Report((*lines, *ending(record, prepared.notes)), record)
+        return one(job, request, argv, ref, overwrite, announce, bar)
     except InputError as error:
         return Report((), error=str(error))
     except MemoryError:
@@ -148,6 +130,44 @@ def do(
             raise
         first = (str(error).strip() or type(error).__name__).split("\n")[0]
         return Report((), error=f"{job.source}: {first} (--debug shows where)")
+
+
+def picture(
+    job: Any, request: Any, argv: list[str], ref: str | None, overwrite: bool, announce: bool, bar: bool
+) -> Report:
+    """Restore one picture. Raises InputError where it cannot be."""
+    from restore.jobs import execute, own_request, prepare
+    from restore.metrics import fitting
+    from restore.modalities.image import read_picture
+    from restore.records import RECORD, describe_request, finished, read_record, side_files, write
+
+    from .printing import Bar, ending, heading
+
+    request = own_request(request, job)
+    if not overwrite and finished(job, describe_request(request), side_files(job, request)):
+        words = (f"{job.output}: skipped, already done",)
+        return Report(words, read_record(job.beside(RECORD)), skipped=True)
+    kit = tools(json.dumps(request.settings))
+    prepared = prepare(job, request, kit)
+    truth = None
+    if ref is not None:
+        path = counterpart(Path(ref), job.relative)
+        shape = (prepared.copies * prepared.task.shape[0], *prepared.task.shape[1:])
+        truth = fitting(read_picture(path).data, shape, job.source)
+    lines = heading(prepared, request, kit)
+    if announce:
+        print("\n".join(lines), flush=True)
+        lines = []
+    progress = Bar(job.source.name, quiet=not bar)
+    try:
+        outcome = execute(prepared, request, kit, progress)
+    finally:
+        progress.close()
+    try:
+        record = write(prepared, outcome, request, kit.device, argv, truth)
+    finally:
+        outcome.close()
+    return Report((*lines, *ending(record, prepared.notes)), record)
 
 
 @contextmanager

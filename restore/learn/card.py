@@ -18,6 +18,10 @@ Units: `[0, 1]` at the border, `[-1, 1]` inside (`config.json`)."""
         what = f"""A denoiser for recordings of noise alone, of any size: `load_prior("{folder.name}", noise=True)`, or
 `restore denoise --noise-prior`. Units: signed noise on pictures in `[0, 1]`, stored around mid-grey, which stands for
 zero: `[-0.5, 0.5]` at the border, `[-1, 1]` inside (`config.json`)."""
+    if run.get("mri"):
+        what = f"""A denoiser for complex MR images of any size, real and imaginary part as two channels:
+`load_prior("{folder.name}")`. Units: the 99th percentile of the magnitude of an image is 1 at the border and 2 inside
+(`config.json`); sigma is the std of the noise of each part."""
     if "data_noise" in run:
         told = run["data_noise"]
         level = (

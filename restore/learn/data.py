@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -26,8 +26,8 @@ FEW = 100  # patches
 LUMINANCE = (0.2989**2 + 0.587**2 + 0.114**2) ** 0.5  # std of the luminance of white noise of std 1 in each channel
 
 
-def find_pictures(folders: Sequence[Path]) -> list[Path]:
-    """Every picture in the folders and their subfolders, sorted within each.
+def find_pictures(folders: Sequence[Path], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """Every picture, or file with one of the suffixes, in the folders and their subfolders, sorted within each.
 
     Raises:
         InputError: a folder is missing.
@@ -38,9 +38,9 @@ def find_pictures(folders: Sequence[Path]) -> list[Path]:
         if not folder.is_dir():
             seen = "a file" if folder.exists() else "no such folder"
             raise InputError(folder, seen, "a folder of pictures", "check the path")
-        here = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        here = sorted(p for p in folder.rglob("*") if p.name.lower().endswith(tuple(suffixes)) and p.is_file())
         if not here:
-            raise FolderEmpty(folder, "no pictures in it", ", ".join(sorted(SUFFIXES)), "name a folder that has some")
+            raise FolderEmpty(folder, "no pictures in it", ", ".join(sorted(suffixes)), "name a folder that has some")
         found += here
     return found
 
@@ -207,11 +207,20 @@ class Patches:
         self.all, self.size, self.shrink, self.turn = list(pictures), size, shrink, turn
         self.noise = [0.0] * len(self.all) if noise is None else list(noise)
         self.colour = [p for p in self.all if p.shape[0] == 3]
+        self.in_colour = torch.tensor([p.shape[0] == 3 for p in self.all])
+        self.area = torch.tensor([float(p.shape[1] * p.shape[2]) for p in self.all])
+        self.clean = torch.tensor([sigma == 0 for sigma in self.noise])
         self.luminance = luminance
         self.grey = grey if self.colour else 1.0
         if not luminance:
-            area = [p.shape[1] * p.shape[2] * (p.shape[0] == 1) for p in self.all]
-            self.grey = sum(area) / sum(p.shape[1] * p.shape[2] for p in self.all)
+            self.grey = float(self.area[~self.in_colour].sum() / self.area.sum())
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The numbers of channels that batches have: a stem that saw nothing would answer all the same."""
+        if self.grey == 0:
+            return (3,)
+        return (1, 3) if self.colour else (1,)
 
     def noises(self) -> dict[int, list[float]]:
         """For each number of channels the stds of the noise in its batches, in `[-1, 1]` units."""
@@ -224,15 +233,12 @@ class Patches:
     def batch(self, count: int, rng: torch.Generator) -> Batch:
         """Patches `(count, 1 or 3, size, size)`: one number of channels per batch."""
         grey = torch.rand((), generator=rng).item() < self.grey
-        kinds = {False, True} if grey and self.luminance else {not grey}  # in colour or not
-        pool = [(p, s) for p, s in zip(self.all, self.noise, strict=True) if (p.shape[0] == 3) in kinds]
-        area = torch.tensor([float(p.shape[1] * p.shape[2]) for p, _ in pool])
-        known = torch.tensor([s == 0 for _, s in pool])
-        if known.any():
-            area[known] *= max(1.0, float(area[~known].sum() / area[known].sum()))
+        area = self.area if grey and self.luminance else self.area * (self.in_colour != grey)
+        if (clean := area[self.clean].sum()) > 0:
+            area = torch.where(self.clean, area * (area[~self.clean].sum() / clean).clamp(min=1), area)
         chosen = torch.multinomial(area, count, replacement=True, generator=rng).tolist()
-        x = torch.stack([self._patch(pool[i][0], pool[i][1], grey, rng) for i in chosen])
-        sigma = torch.tensor([weaker(s, p, grey) for p, s in (pool[i] for i in chosen)])
+        x = torch.stack([self._patch(self.all[i], self.noise[i], grey, rng) for i in chosen])
+        sigma = torch.tensor([weaker(self.noise[i], self.all[i], grey) for i in chosen])
         unseen = x.isnan()
         return Batch(x.nan_to_num(nan=0.0), sigma, ~unseen) if unseen.any() else Batch(x, sigma)
 

@@ -39,9 +39,16 @@ def with_law(objective: Objective, law: Tweedie | None, pictures: Sequence[Noisy
     return objective.told(in_units(law, min(scales)))
 
 
-def check_fits(objective: Objective, law: Tweedie | float | None, clean: Sequence[Path], noise: bool) -> None:
+def check_fits(
+    objective: Objective, law: Tweedie | float | None, clean: Sequence[Path], noise: bool, mri: bool = False
+) -> None:
     """Raise ValueError where an objective is not told what it needs, or told what it cannot use."""
     name = type(objective).__module__.rsplit(".", 1)[1]
+    for special, words in ((noise, "recordings of noise alone"), (mri, "MR images")):
+        if special and (law is not None or not objective.supervised):
+            raise ValueError(f"{words} are learnt by dsm, without a noise of their own; got {name}")
+    if noise and mri:
+        raise ValueError("either recordings of noise or MR images: choose one of the two")
     if isinstance(law, float | int):
         raise ValueError(f"the noise of the data is a std, above 0, got {law}")
     if objective.needs_noise and law is None:
@@ -55,8 +62,6 @@ def check_fits(objective: Objective, law: Tweedie | float | None, clean: Sequenc
     if clean and not objective.takes_clean:
         cure = "name all folders together" if objective.supervised else "choose ambient, or leave the clean ones out"
         raise ValueError(f"{name} takes no clean pictures beside noisy ones: {cure}")
-    if noise and (law is not None or not objective.supervised):
-        raise ValueError(f"recordings of noise alone are learnt by dsm, without a noise of their own; got {name}")
 
 
 def noisy_patches(

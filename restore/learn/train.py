@@ -26,17 +26,20 @@ from restore.denoisers.tweedie import Tweedie
 from restore.errors import InputError
 from restore.files import atomic_write
 from restore.priors.network import EDMDenoiser, UNet
-from restore.priors.store import save_prior, save_table
+from restore.priors.store import CONFIG, find_prior, read_config, save_prior, save_table, start_from
 
 from .base import Objective
 from .card import write_card
 from .checkpoint import AGAIN, CHECKPOINT, check_same_run, read_state
-from .data import Patches, find_pictures, load, load_pictures, read_noisy, warn_of_few
+from .data import SUFFIXES, Patches, find_pictures, load, load_pictures, read_noisy, warn_of_few
+from .mri import FILES, ComplexPatches, load_shown, load_slices
 from .told import check_fits, level, noise_patches, noisy_patches, with_law
 from .trainer import Recipe, Trainer, ctrl_c_between_steps
 from .validation import measure_spectra, validate, validate_noisy
 
 log = logging.getLogger(__name__)
+
+WIDTHS, BLOCKS = (32, 64, 128, 192), (2, 2, 2, 2)
 
 
 def learn(
@@ -48,8 +51,9 @@ def learn(
     batch: int = 16,
     patch: int = 64,
     lr: float = 1e-3,
-    widths: Sequence[int] = (32, 64, 128, 192),
-    blocks: Sequence[int] = (2, 2, 2, 2),
+    widths: Sequence[int] | None = None,
+    blocks: Sequence[int] | None = None,
+    start: str | Path | None = None,
     held_out: int = 6,
     every: int = 1000,
     device: str | None = None,
@@ -58,6 +62,8 @@ def learn(
     noise: bool = False,
     data_noise: float | Tweedie | None = None,
     clean: Sequence[Path] = (),
+    mri: bool = False,
+    validation: Sequence[Path] = (),
     files: str | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Path:
@@ -71,7 +77,8 @@ def learn(
         out: the prior's folder. A run found there goes on where it stopped; more `steps` may be asked of it.
         objective: an objective, or the name of its module for its defaults.
         steps, batch, patch, lr: see `Recipe`.
-        widths, blocks: the network, see `UNet`.
+        widths, blocks: the network, see `UNet`; by default those of `start`, if it is given.
+        start: a prior, shipped or a folder, to begin with in place of random weights. `blocks` may be more than it has.
         held_out: pictures set aside for the validation PSNR, evenly spread over the sorted list; a quarter at most.
         every: steps between checkpoints, each with a validation PSNR.
         device: torch device; by default a CUDA GPU if there is one.
@@ -82,12 +89,15 @@ def learn(
             noise, in the units of their files, which is `[0, 1]` for integers. `dsm` is free to take them as clean all
             the same.
         clean: folders of clean pictures to learn from besides, for `ambient`.
+        mri: the files are magnitudes of MR images, NIfTI volumes or pictures of slices; what is learnt is a prior on
+            complex images of two channels, real and imaginary (`restore.learn.mri`).
+        validation: files to validate on instead of `held_out` ones; nothing is learnt from them.
         files: what stands for the contents of the pictures; a run on others is not gone on with.
         progress: called with the share of the steps that is done; without it, lines are logged.
 
     Raises:
         InputError: a folder is missing, holds no usable pictures or grey noise beside coloured noise, or `out` holds a
-            run of another recipe.
+            run of another recipe, or `start` does not fit.
         ValueError: the objective is unknown, must be told the noise, is for another kind of noise or takes no clean
             pictures beside noisy ones.
         FloatingPointError: the loss is not finite.
@@ -96,29 +106,34 @@ def learn(
     recipe = Recipe(steps=steps, batch=batch, patch=patch, lr=lr)
     objective = named_objective(objective) if isinstance(objective, str) else objective
     law = Tweedie(0, data_noise**2) if isinstance(data_noise, float | int) and data_noise > 0 else data_noise
-    check_fits(objective, law, clean, noise)
+    check_fits(objective, law, clean, noise, mri)
     assert law is None or isinstance(law, Tweedie)
     if law is not None and objective.rho and not law.rho:
         law = of_std(objective.rho, law.phi**0.5)  # the std that was told is that of mid-grey
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     noisy = law is not None or not objective.supervised
-    paths = [p for f in folders for p in ([f] if f.is_file() else find_pictures([f]))]
+    paths = [p for f in folders for p in ([f] if f.is_file() else find_pictures([f], FILES if mri else SUFFIXES))]
     held_out = min(held_out, len(paths) // 4)
-    held = [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
-    others = [p for p in paths if p not in held]
+    held = list(validation) or [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
+    others = [p for p in paths if p.resolve() not in {h.resolve() for h in held}]
+    shown: list[tuple[Tensor, float]]
     if noisy:
-        patches, objective, validation = noisy_material(others, held, clean, objective, law, patch)
+        patches, objective, shown = noisy_material(others, held, clean, objective, law, patch)
+    elif mri:
+        patches = ComplexPatches(load_slices(others, patch), patch)
+        shown = [(x, 0.0) for x in (load_shown(held) if held else [])]
     else:
         pictures = load_pictures(others, smallest=patch)
         patches = noise_patches(pictures, patch, others[0].parent) if noise else Patches(pictures, patch)
-        validation = [(p[None, :, :256, :256].float() / 127.5 - 1, 0.0) for p in (load_pictures(held) if held else [])]
-    validation = [(p.to(where), sigma) for p, sigma in validation]
+        shown = [(p[None, :, :256, :256].float() / 127.5 - 1, 0.0) for p in (load_pictures(held) if held else [])]
+    shown = [(p.to(where), sigma) for p, sigma in shown]
 
     torch.manual_seed(seed)
-    channels = (1, 3) if patches.colour else (1,)  # a stem that saw nothing would answer all the same
-    if patches.grey == 0:
-        channels = (3,)
-    denoiser, average = (EDMDenoiser(UNet(channels, widths, blocks)).to(where) for _ in range(2))
+    network = read_config(find_prior(start) / CONFIG)["network"] if start else {"widths": WIDTHS, "blocks": BLOCKS}
+    widths, blocks = widths or network["widths"], blocks or network["blocks"]
+    denoiser, average = (EDMDenoiser(UNet(patches.channels, widths, blocks)).to(where) for _ in range(2))
+    if start:
+        start_from(denoiser, start)
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
     for d in (denoiser, average):
         d.rho = objective.rho
@@ -126,8 +141,12 @@ def learn(
     trainer = Trainer(denoiser, objective, patches, recipe, seed)
     run = {**asdict(recipe), "objective": repr(objective), "widths": list(widths), "blocks": list(blocks), "seed": seed}
     run["pictures"] = len(patches.all)
+    if start:
+        run["start"] = str(start)
     if noise:
         run["noise"] = True
+    if mri:
+        run["mri"] = True
     if noisy:
         told = str(data_noise) if isinstance(data_noise, Tweedie) else data_noise
         run |= {"noisy pictures": sum(p.is_floating_point() for p in patches.all), "data_noise": told}
@@ -146,8 +165,8 @@ def learn(
             raise InputError(out / CHECKPOINT, "weights of another network", "those of this one", AGAIN) from error
         history = state["history"]
         log.info("resumed %s at step %d", out, trainer.done)
-    before, first, start = history[-1]["seconds"] if history else 0.0, trainer.done, time.monotonic()
-    warm = start
+    before, first, began = history[-1]["seconds"] if history else 0.0, trainer.done, time.monotonic()
+    warm = began
     losses: list[float] = []
 
     def save() -> None:
@@ -157,7 +176,7 @@ def learn(
     with ctrl_c_between_steps() as pressed:
         while trainer.done < steps:
             losses.append(trainer.step())
-            speed = (trainer.done - first) / (time.monotonic() - start)
+            speed = (trainer.done - first) / (time.monotonic() - began)
             if trainer.done - first == 5:
                 warm = time.monotonic()  # the first steps are slow
             if trainer.done - first == 20:
@@ -170,11 +189,11 @@ def learn(
             if trainer.done % every == 0 or trainer.done == steps:
                 average.load_state_dict(trainer.average)
                 psnr = (
-                    validate_noisy(average, objective, validation, law)
+                    validate_noisy(average, objective, shown, law)
                     if noisy
-                    else validate(average, [picture for picture, _ in validation])
+                    else validate(average, [picture for picture, _ in shown])
                 )
-                seconds = before + time.monotonic() - start
+                seconds = before + time.monotonic() - began
                 history.append({"step": trainer.done, "seconds": seconds, "loss": fmean(losses), **psnr})
                 losses.clear()
                 if psnr:
@@ -191,7 +210,7 @@ def learn(
                 log.info("saved %s at step %d of %d", out, trainer.done, steps)
                 raise KeyboardInterrupt
     average.load_state_dict(trainer.average)
-    sources, sigmas = [p for p in patches.all if not p.is_floating_point()], None
+    sources, sigmas = [p for p in patches.all if mri or not p.is_floating_point()], None
     if not sources and law is not None and law.rho == 0 and objective.for_samplers and not objective.takes_masks:
         sources, sigmas = patches.all, patches.noise  # without clean pictures, what is wrong shows above the noise
     table = measure_spectra(average, sources, where, seed, noise=noise, sigmas=sigmas) if sources else None

@@ -19,26 +19,31 @@ from restore.priors.spectra import CELLS, SpectralTable, residual_spectra, resid
 
 from .base import Batch, Objective
 from .data import LUMINANCE, Patches
+from .mri import ComplexPatches
 from .told import AS_RECORDED
 
+KINDS = {1: "grey", 2: "complex", 3: "colour"}  # by number of channels
 CROPS, LEVELS = 48, 18  # behind the table of spectra
 
 
 def validate(denoiser: Denoiser, pictures: Sequence[Tensor], sigma: float = 25 / 255) -> dict[str, float]:
-    """Mean PSNR (dB) at a noise of `sigma` in `[0, 1]`, of the pictures and of their luminance.
+    """Mean PSNR (dB) at a noise of `sigma` in `[0, 1]`, of the pictures and of their luminance; or of complex images.
 
     `pictures`, each `(1, C, H, W)`, and `denoiser` are in `[-1, 1]`. The noise is the same at each call.
     """
     psnr: dict[str, list[float]] = {}
     for i, picture in enumerate(pictures):
-        kinds = {"colour": picture, "grey": rgb_to_grayscale(picture)} if picture.shape[1] == 3 else {"grey": picture}
+        kinds = {KINDS[picture.shape[1]]: picture}
+        if "colour" in kinds:
+            kinds["grey"] = rgb_to_grayscale(picture)
         for kind, clean in kinds.items():
             if not denoiser.accepts(tuple(clean.shape[1:])):
                 continue
             rng = torch.Generator().manual_seed(i)
             noisy = clean + 2 * sigma * torch.randn(clean.shape, generator=rng).to(clean)
             with torch.no_grad():
-                error = (denoiser(noisy, 2 * sigma).clamp(-1, 1) - clean) / 2
+                estimate = denoiser(noisy, 2 * sigma)
+            error = ((estimate if kind == "complex" else estimate.clamp(-1, 1)) - clean) / 2
             psnr.setdefault(kind, []).append(-10 * error.square().mean().log10().item())
     return {kind: fmean(values) for kind, values in psnr.items()}
 
@@ -104,7 +109,8 @@ def measure_spectra(
     spectra = {}
     for channels in denoiser.network.channels:
         how = {"noise": sigmas, **(AS_RECORDED if noise else {})}
-        patches = Patches(pictures, size, grey=float(channels == 1), **how)
+        kind = ComplexPatches if channels == 2 else Patches
+        patches = kind(pictures, size, grey=float(channels == 1), **how)
         rng = torch.Generator().manual_seed(seed)
         batches = [patches.batch(8, rng).to(device) for _ in range(CROPS // 8)]
         found: Tensor | None

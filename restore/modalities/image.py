@@ -166,7 +166,9 @@ def list_pictures(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise _missing(folder) if not folder.exists() else InputError(folder, "a file", "a folder", "name its folder")
+        raise (
+            no_such_file(folder) if not folder.exists() else InputError(folder, "a file", "a folder", "name its folder")
+        )
     found = []
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -182,7 +184,7 @@ def kind_of(path: Path) -> str:
     if path.is_dir():
         raise InputError(path, "a folder", "a picture file", "name a file inside it")
     if not path.exists():
-        raise _missing(path)
+        raise no_such_file(path)
     try:
         with open(path, "rb") as file:
             start = file.read(16)
@@ -209,10 +211,11 @@ def kind_of(path: Path) -> str:
     raise InputError(path, seen, f"a picture ({_KNOWN})", "open it where it came from and save it as PNG")
 
 
-def _missing(path: Path) -> InputError:
+def no_such_file(path: Path, wanted: str = "a picture") -> InputError:
+    """What is said of a file that is not there, with the name that was meant if one is near."""
     names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, names, 1)
-    return InputError(path, "no such file", "a picture", f"did you mean {near[0]}?" if near else "check the path")
+    return InputError(path, "no such file", wanted, f"did you mean {near[0]}?" if near else "check the path")
 
 
 def _depth(kind: str, depth: Depth, notes: list[str]) -> Depth:

@@ -92,7 +92,7 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 
 @contextlib.contextmanager
-def decoding(path: Path, kind: str) -> Iterator[None]:
+def decoding(path: Path, kind: str, wanted: str = "a whole picture") -> Iterator[None]:
     """Say in words that a decoder failed. Decoders raise what they like on damaged bytes, hence the wide net.
 
     Raises:
@@ -106,4 +106,4 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
         # A decoder that trips over an index or a key of its own has nothing to say to a person.
         plain = str(error).strip().split("\n")[0] if isinstance(error, (OSError, ValueError, SyntaxError)) else ""
         seen = f"damaged or incomplete {kind}" + (f" ({plain})" if plain else "")
-        raise InputError(path, seen, "a whole picture", "copy or save the file again") from error
+        raise InputError(path, seen, wanted, "copy or save the file again") from error

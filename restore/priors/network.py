@@ -160,12 +160,14 @@ class EDMDenoiser(Denoiser):
         sigma_min, sigma_max: the noise levels it is trained for, in the same units.
     """
 
-    shape = (None, None, None)
+    shape: tuple[int | None, ...] = (None, None, None)
 
     def __init__(self, network: UNet, *, sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 20.0):
         super().__init__()
         self.network, self.sigma_data, self.sigma_min, self.sigma_max = network, sigma_data, sigma_min, sigma_max
         self.signal_std = sigma_data
+        if len(network.channels) == 1:
+            self.shape = (network.channels[0], None, None)
         self.table: SpectralTable | None = None
 
     def accepts(self, shape: tuple[int, ...]) -> bool:

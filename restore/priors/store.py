@@ -67,7 +67,8 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
 def save_prior(
     denoiser: EDMDenoiser, folder: Path, *, noise: bool = False, score: dict[str, Any] | None = None
 ) -> None:
-    """Write weights and config of a denoiser of `[-1, 1]` pictures to `folder`. Raises OutputError.
+    """Write weights and config of a denoiser of `[-1, 1]` pictures to `folder`, or of complex images, whose zero stays
+    zero. Raises OutputError.
 
     Args:
         noise: the pictures are of noise alone, with zero in the middle: [-0.5, 0.5] becomes [-1, 1].
@@ -87,7 +88,7 @@ def save_prior(
             "sigma_min": denoiser.sigma_min,
             "sigma_max": denoiser.sigma_max,
         },
-        "units": {"scale": 2, "shift": 0 if noise else -1},  # [0, 1] -> [-1, 1]
+        "units": {"scale": 2, "shift": 0 if noise or 2 in network.channels else -1},  # [0, 1] -> [-1, 1]
     }
     if noise:
         config["noise"] = True
@@ -118,6 +119,26 @@ def read_table(path: Path, denoiser: EDMDenoiser) -> SpectralTable:
         raise InputError(path, seen, ", ".join(sorted(wanted)), cure)
     sigmas = tensors.pop("sigmas")
     return SpectralTable(sigmas, {int(name.removeprefix("channels_")): t for name, t in tensors.items()})
+
+
+def start_from(denoiser: EDMDenoiser, name: str | Path) -> None:
+    """Give a new denoiser the weights of a prior. Blocks that the prior has not stay as they were made, which changes
+    nothing that comes out; ends for other numbers of channels are left.
+
+    Raises:
+        InputError: no such prior, or its layers are not among those of the denoiser.
+    """
+    folder, own = find_prior(name), denoiser.state_dict()
+    weights = {
+        k: v
+        for k, v in read_weights(folder / WEIGHTS).items()
+        if k in own or not k.startswith(("network.stems", "network.heads"))
+    }
+    wrong = [k for k, v in weights.items() if k not in own or own[k].shape != v.shape]
+    if wrong:
+        seen = f"{len(wrong)} layers that the new network has not, the first is {wrong[0]}"
+        raise InputError(folder, seen, "the same widths and no more blocks", "start from another prior, or from none")
+    denoiser.load_state_dict(own | weights)
 
 
 def find_prior(name: str | Path) -> Path:
