@@ -42,8 +42,8 @@ class Noise2Score(Objective):
     """Mean over pixels of `(u + sigma_a s(y + sigma_a u; sigma_a))^2`, with `s` as in `ScoreNetwork`.
 
     Args:
-        low, high: bounds of `sigma_a` in units of `denoiser.sigma_min`, which stands for the noise of the data. In short
-            trainings on Gaussian noise 0.25 to 1 has the same uPSNR, and 1 to 4 half a dB less
+        low, high: bounds of `sigma_a` in units of `denoiser.sigma_min`, which stands for the noise of the data. Of
+            short trainings on Gaussian noise, one with 0.25 to 1 has the same uPSNR, one with 1 to 4 half a dB less
             (`tests/bench/self_supervised.py`).
         annealed: the schedule of the paper, one `sigma_a` for all, from `high` at the start down to `low` at the end.
         rho: power of the brightness with which the variance of the noise grows; pictures are in `[-1, 1]`, from black.
