@@ -15,8 +15,8 @@ Departure: what is taught below `sigma_n`. The paper teaches nothing there, or b
 sampler at every step of training. Here it is the second loss of SURE-Score: denoising score matching on
 `h = D(y, sigma_n)`, which is not differentiated through, biased as that is towards smooth pictures. A prior that ends
 at `sigma_n` serves samplers badly, and would if it were learnt from clean pictures (`tests/bench/noisy_priors.py` has
-that row). `h` is worth learning from when the levels above have been learnt, and next to `sigma_n` it would teach the
-network to stay as it is: hence `begins` and `below`. In a batch with clean pictures they alone teach there, without
+that row). `h` moves until the levels above have been learnt, and next to `sigma_n` it is what the network says already:
+hence `begins` and `below`. In a batch with clean pictures they alone teach there, without
 bias, and so it is with `below=0`; without any the prior then begins at `sigma_n`.
 
 Other departures: the constant is subtracted; levels and weight are those of `dsm`, where the authors' code raises the
