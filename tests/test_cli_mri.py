@@ -10,10 +10,13 @@ from cli_parts import bad, command
 from PIL import Image
 from scan_parts import COILS, SHAPE, head, kspace, maps
 
+from operators.masks import centre_block
 from operators.mri import to_channels
 from restore.core import restore
+from restore.errors import InputError
 from restore.modalities.mri import read_scan
-from restore.scans import ScanRequest, _noise, centre_block, kept_lines
+from restore.scan_noise import noise_of
+from restore.scan_pose import kept_lines
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -105,7 +108,7 @@ def test_unequal_noise_of_the_coils_is_made_one(capsys):
     white = rng.standard_normal(k.shape) + 1j * rng.standard_normal(k.shape)
     noise = 0.01 * np.tensordot(mixed, white, 1)
     np.save("k.npy", (k + noise).astype(np.complex64))
-    whitening, sigma, _ = _noise(read_scan("k.npy"), None, range(1), ScanRequest(settings={}))
+    whitening, sigma, _ = noise_of(read_scan("k.npy"), None, range(1), None)
     n = np.tensordot(whitening, noise, 1).reshape(COILS, -1)
     covariance = n @ n.conj().T / n.shape[1] / (2 * sigma**2)
     np.testing.assert_allclose(covariance, np.eye(COILS), atol=0.25)  # known from a twentieth of the points
@@ -237,12 +240,12 @@ def test_simulate_refuses_what_has_no_truth(capsys):
 
 def test_what_an_acceleration_keeps():
     for accel in ("4", "2.5"):
-        mask = kept_lines((96, 40), accel, "y", torch.Generator().manual_seed(0))
-        assert mask.all(1).sum() == round(96 / float(accel)) and set(mask.sum(1)) == {0, 40}
+        mask = torch.from_numpy(kept_lines((96, 40), accel, "y", torch.Generator().manual_seed(0)))
+        assert mask.all(1).sum() == round(96 / float(accel)) and set(mask.sum(1).tolist()) == {0, 40}
         rows, columns = centre_block(mask)
         assert rows.stop - rows.start >= 12 and columns == slice(0, 40)
-    mask = kept_lines((96, 40), "2x2", "y", torch.Generator())
-    assert centre_block(mask)[1].stop - centre_block(mask)[1].start >= 24 and 0.25 < mask.mean() < 0.5
+    mask = torch.from_numpy(kept_lines((96, 40), "2x2", "y", torch.Generator()))
+    assert centre_block(mask)[1].stop - centre_block(mask)[1].start >= 24 and 0.25 < mask.float().mean() < 0.5
 
 
 BAD = [
@@ -296,21 +299,40 @@ def test_one_bad_scan_does_not_stop_the_others(capsys):
     assert Path("out/a.nii.gz").exists() and "1 restored, 0 already done, 1 failed" in out
 
 
-def test_a_radial_scan(capsys):
-    pytest.importorskip("finufft")
+def radial(spokes=60):
+    """K-space `(coil, spoke, sample)` and where it was sampled, x before y, in cycles per pixel."""
     from operators.nufft import NUFFT
 
-    radius, angles = np.linspace(-0.5, 0.49, 64), np.pi * np.arange(60) / 60
-    points = np.stack([np.outer(np.cos(angles), radius), np.outer(np.sin(angles), radius)], -1)  # x, y
+    radius, angles = np.linspace(-0.5, 0.49, 64), np.pi * np.arange(spokes) / spokes
+    points = np.stack([np.outer(np.cos(angles), radius), np.outer(np.sin(angles), radius)], -1)
     E = NUFFT(torch.from_numpy(points[..., ::-1].reshape(-1, 2).copy()), (2 * COILS, *SHAPE))
     seen = to_channels(torch.from_numpy(maps() * head()))[None].double()
     y = E(seen)[0].reshape(COILS, 2, *points.shape[:2]).numpy()
-    noise = 0.01 * np.random.default_rng(0).standard_normal(y.shape)
-    y = (y + noise)[:, 0] + 1j * (y + noise)[:, 1]
-    np.savez("k.npz", kspace=y.astype(np.complex64), trajectory=points)
+    y += 0.01 * np.random.default_rng(0).standard_normal(y.shape)
+    return (y[:, 0] + 1j * y[:, 1]).astype(np.complex64), points
+
+
+def test_a_radial_scan(capsys):
+    pytest.importorskip("finufft")
+    k, points = radial()
+    np.savez("k.npz", kspace=k, trajectory=points)
     status, out, _ = command(capsys, "mri", "k.npz", "--matrix", "48,40", *FEW, "-o", "o.npy")
     assert status == 0 and "off the grid" in out
     inside = np.abs(head()) > 0.4
     assert np.abs(np.load("o.npy")[0] - np.abs(head()))[inside].mean() < 0.1
     bad(capsys, "mri", "k.npz", "--matrix", "48,40", "--accel", "2", *FEW, "-o", "p.npy", said="points off the grid")
-    bad(capsys, "mri", "k.npz", *FEW, "-o", "p.npy", said="no size of the picture")
+
+
+@pytest.mark.parametrize("scale", [1, 2 * np.pi, 64])
+def test_a_trajectory_without_a_size_gets_one_that_holds_the_head(scale):
+    pytest.importorskip("finufft")
+    k, points = radial(spokes=100)
+    np.savez("k.npz", kspace=k, trajectory=scale * points)
+    found = read_scan("k.npz")
+    assert "no size of the picture is given" in found.notes[0] and found.shape[0] == found.shape[1]
+    assert found.shape == (64, 64) if scale == 64 else 40 <= found.shape[0] <= 60  # the head is 40 pixels high
+    away = np.abs(points).max(-1) > 0.1
+    np.savez("k.npz", kspace=k[:, away], trajectory=scale * points[away])
+    if scale != 64:
+        with pytest.raises(InputError, match="leaves out the centre"):
+            read_scan("k.npz")

@@ -163,7 +163,7 @@ def test_a_radial_scan_has_a_trajectory(tmp_path):
         assert scan.shape == (48, 40) and scan.coils == 2
         np.testing.assert_allclose(scan.trajectory, np.concatenate(spokes)[:, ::-1], atol=1e-6)
         np.testing.assert_array_equal(scan.kspace(0), np.concatenate(data, 1))
-    refused(tmp_path / "k.npz", "no size of the picture")
+    refused(tmp_path / "k.npz", "no size of the picture")  # two spokes do not fill the centre
 
 
 @pytest.mark.parametrize(("unit", "scale"), [("radians", 2 * np.pi), ("cycles per field of view", 40)])

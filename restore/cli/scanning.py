@@ -31,8 +31,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     preset = [f"prior.name={PRIOR}", "recipe=mri_${sampler}"]
     composed = settings([*preset, *drawing(options), *overrides])
     from restore.jobs import Job
+    from restore.scan_prepare import ScanRequest
     from restore.scan_records import describe, side_files
-    from restore.scans import ScanRequest
 
     request = ScanRequest(
         settings=composed,
@@ -76,8 +76,8 @@ def replay(record: Record, source: Path, output: Path, options: argparse.Namespa
     from dataclasses import fields
 
     from restore.jobs import Job
+    from restore.scan_prepare import ScanRequest
     from restore.scan_records import describe, side_files
-    from restore.scans import ScanRequest
 
     plain = record["request"]
     told: dict[str, Any] = {f.name: plain[f.name] for f in fields(ScanRequest)}
@@ -121,8 +121,10 @@ def scan(
     from restore.modalities.mri import read_images
     from restore.modalities.mri_write import suffix_of
     from restore.records import RECORD, finished, read_record
+    from restore.scan_prepare import prepare_scan
     from restore.scan_records import describe, side_files, write_scan
-    from restore.scans import Workshop, execute_scan, prepare_scan
+    from restore.scan_workshop import Workshop
+    from restore.scans import execute_scan
 
     from .printing import Bar
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from ..errors import InputError
 from .image_picture import decoding
-from .mri_arrays import needed, off_grid
+from .mri_arrays import needed
 from .mri_axes import Layout, layout
+from .mri_off_grid import off_grid
 from .mri_scan import Scan, without_oversampling
 
 _NOISE, _CALIBRATION, _REVERSE = 19, 20, 22

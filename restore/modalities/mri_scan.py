@@ -61,7 +61,7 @@ class Scan:
         Raises:
             InputError: NaN or infinities, said by line; the file ends before this slice.
         """
-        k = np.asarray(self.plane(i), np.complex64)
+        k = np.array(self.plane(i), np.complex64)  # a copy: torch wants memory that can be written to
         bad = np.asarray(~np.isfinite(k).all(0))
         if bad.any():
             seen = f"{int(bad.sum())} points of slice {i} are NaN or infinite"
