@@ -44,8 +44,10 @@ def noise_of(scan: Scan, mask: np.ndarray | None, chosen: range, told: float | N
     try:
         whitening = prewhiten(torch.eye(scan.coils, dtype=torch.complex64), torch.from_numpy(np.ascontiguousarray(n)))
     except ValueError as error:
-        cure = "leave out dead coils, or give the noise level with --noise"
-        raise InputError(scan.path, str(error), "noise that is independent in each coil", cure) from error
+        dead = ", ".join(map(str, np.flatnonzero(~n.any(1))))
+        seen = f"nothing from coil {dead} (counted from 0)" if dead else "coils that are copies or mixtures of others"
+        cure = "leave those out of the file, or give the noise level with --noise"
+        raise InputError(scan.path, seen, "noise that is independent in each coil", cure) from error
     sigma = (_power(n) / 2) ** 0.5
     return sigma * whitening.numpy(), sigma, words + (", all coils whitened to it" if scan.coils > 1 else "")
 

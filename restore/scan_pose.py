@@ -179,7 +179,7 @@ def _maps(prepared: PreparedScan, k: np.ndarray, used: np.ndarray, i: int) -> np
     if min(lengths) < LEAST_CALIBRATION:
         cure = "give their maps with --coils FILE, or sample the centre"
         raise InputError(
-            scan.path, f"no centre lines: {min(lengths)} lines around zero frequency without a gap, in slice {i}",
+            scan.path, f"no centre lines: {min(lengths)} around zero frequency without a gap, in slice {i}",
             f"at least {LEAST_CALIBRATION}, to tell {scan.coils} coils by", cure,
         )  # fmt: skip
     try:

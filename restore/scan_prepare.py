@@ -86,12 +86,12 @@ def prepare_scan(job: Job, request: ScanRequest, tools: Tools) -> PreparedScan:
     if request.slices is not None:
         chosen = range(*request.slices)
         if chosen.stop > scan.slices:
-            seen = f"slices {chosen.start} to {chosen.stop - 1} asked of {scan.slices}"
+            seen = f"slice {chosen.stop - 1} asked, and it has {scan.slices}"
             raise InputError(job.source, seen, f"at most {scan.slices - 1}", "they are counted from 0")
     if scan.trajectory is not None and (request.accel != GIVEN or request.mask is not None):
         seen = "points off the grid"
         raise InputError(job.source, seen, "lines on a grid for --accel or --mask", "leave them out")
-    given = scan.mask if request.mask is None else read_mask(request.mask, scan)
+    given = scan.mask if request.mask is None else _given(Path(request.mask), scan, chosen)
     maps = None if request.coils == ESPIRIT else read_maps(request.coils, scan)
     if scan.coils == 1 and maps is None:
         notes.append("one coil: its map is taken as one everywhere")
@@ -102,3 +102,14 @@ def prepare_scan(job: Job, request: ScanRequest, tools: Tools) -> PreparedScan:
     return PreparedScan(
         job, scan, chosen, whitening, sigma, estimated, maps, given, sha256(job.source), tuple(notes)
     )  # fmt: skip
+
+
+def _given(path: Path, scan: Scan, chosen: range) -> np.ndarray:
+    """The mask in a file. Raises InputError where it does not match, or mostly keeps what was not sampled."""
+    mask = read_mask(path, scan)
+    there = np.asarray(scan.kspace(chosen[len(chosen) // 2]).any(0))
+    share = float(there[mask].mean())
+    if there.any() and share < 0.5:
+        seen = f"a mask that keeps points of which {100 * (1 - share):.3g} % are zero in the scan: not sampled"
+        raise InputError(path, seen, "true (or 1) where k-space was sampled", "invert it, or give that of this scan")
+    return mask

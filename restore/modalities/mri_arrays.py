@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,16 @@ def read_npz(path: Path, key: str | None, axes: str | None, matrix: tuple[int, i
     """A `.npz` file: with a trajectory, not Cartesian; `mask` and `noise` are taken where they are there."""
     with decoding(path, "NumPy file", "a whole scan"), np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
+    notes: tuple[str, ...] = ()
     if key is None:
         key = next((n for n in _DATA if n in arrays), None) or _largest(path, arrays)
+        notes = taken(key, arrays)
     data = _chosen(path, arrays, key)
     points = next((arrays[n] for n in _TRAJECTORY if n in arrays and n != key), None)
     if points is None:
         noise = arrays.get("noise")
         mask = arrays.get("mask")
-        return layout(path, *_paired(data, ".npz", axes), noise=noise, mask=_as_mask(mask, data.shape))
+        return layout(path, *_paired(data, ".npz", axes), noise=noise, mask=_as_mask(mask, data.shape), notes=notes)
     density = next((arrays[n] for n in _DENSITY if n in arrays), None)
     if matrix is None and "matrix" in arrays:
         matrix = tuple(int(n) for n in arrays["matrix"])  # type: ignore[assignment]
@@ -60,7 +62,11 @@ def read_mat(path: Path, key: str | None, axes: str | None, matrix: tuple[int, i
         except (MatReadError, TypeError, EOFError) as error:
             raise ValueError(str(error)) from error
     arrays = dict(_numbers({n: v for n, v in stored.items() if not n.startswith("__")}))
-    return layout(path, *_paired(_chosen(path, arrays, key or _largest(path, arrays)), ".mat", axes))
+    notes: tuple[str, ...] = ()
+    if key is None:
+        key = _largest(path, arrays)
+        notes = taken(key, arrays)
+    return layout(path, *_paired(_chosen(path, arrays, key), ".mat", axes), notes=notes)
 
 
 def read_cfl(path: Path, key: str | None, axes: str | None, matrix: tuple[int, int] | None) -> Layout:
@@ -222,6 +228,12 @@ def _largest(path: Path, arrays: dict[str, np.ndarray]) -> str:
     if not found:
         raise InputError(path, "no array of numbers in it", "k-space", "save the array itself")
     return max(found, key=lambda n: found[n].size)
+
+
+def taken(key: str, arrays: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note that says which array of several that could be k-space was taken."""
+    others = [n for n, a in arrays.items() if n != key and a.shape == arrays[key].shape]
+    return (f"the array {key} is taken, not {', '.join(others)}: --key says otherwise",) if others else ()
 
 
 def _chosen(path: Path, arrays: dict[str, np.ndarray], key: str) -> np.ndarray:

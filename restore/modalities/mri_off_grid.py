@@ -40,6 +40,8 @@ def off_grid(
         raise InputError(path, seen, wanted, "save the trajectory with its x and y as the last axis")
     if data.dtype.kind != "c":
         raise InputError(path, "real numbers", "k-space, which is complex", "save the complex numbers as measured")
+    if not np.isfinite(points).all():
+        raise InputError(path, "NaN or infinite values in the trajectory", "finite numbers", "leave those points out")
     coils = data.reshape(-1, math.prod(inner)).astype(np.complex64)
     k = points.reshape(-1, 2)[:, ::-1].astype(np.float64)  # y before x
     if matrix is None:

@@ -71,7 +71,7 @@ class Scan:
                 name = "yx"[along]
                 seen = f"NaN or infinite values in {len(lines)} of {self.shape[along]} lines of slice {i} ({name} = "
                 seen += ", ".join(map(str, lines[:5])) + ", ..." * (len(lines) > 5) + ")"
-            cure = "set them to zero, which means not measured, or leave them out with --mask"
+            cure = "set them to zero, which means not measured"
             raise InputError(self.path, seen, "finite numbers", cure)
         return k
 
