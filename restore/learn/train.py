@@ -201,8 +201,7 @@ def learn(
                     of += ", at half their size" if objective.learns_score else ""
                     found = ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items())
                     log.info("step %d/%d: validation PSNR %s: %s", trainer.done, steps, of, found)
-                score = {"rho": 0.0 if law is None else law.rho} if objective.learns_score else None
-                save_prior(average, out, noise=noise, score=score)
+                save_prior(average, out, noise=noise, score=objective.of_noise(law))
                 write_card(out, run, history, [p.name for p in held])
                 save()  # last: a run whose checkpoint says it is done has a prior that is
             elif pressed():
