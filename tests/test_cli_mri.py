@@ -16,7 +16,7 @@ from restore.core import restore
 from restore.errors import InputError
 from restore.modalities.mri import read_scan
 from restore.scan_noise import noise_of
-from restore.scan_pose import kept_lines
+from restore.scan_pose import Slice, kept_lines
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -203,6 +203,14 @@ def test_one_coil(capsys):
     status, out, _ = command(capsys, "mri", "k.npy", "--accel", "2", *FEW, "-o", "o.npy")
     assert status == 0 and "its map is taken as one everywhere" in out
     assert json.loads(Path("o.run.json").read_text())["result"]["data_fit"] < 1.3
+
+
+def test_where_no_coil_sees_anything_there_is_no_answer():
+    S = maps()
+    S[:, :5] = 0
+    posed = Slice(None, 2.0, None, None, None, S, None, None)
+    x = posed.images(torch.ones(3, 2, *SHAPE))
+    assert not x[:, :5].any() and (x[:, 5:] == 2 + 2j).all()
 
 
 def test_a_prior_that_does_not_fit_is_told(capsys):
