@@ -164,8 +164,8 @@ def needed(name: str, path: Path) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        seen, cure = f"{name} is not installed, which reads and writes it", "pip install 'restore-posterior[mri]'"
-        raise InputError(path, seen, name, cure) from error
+        seen = f"{name} is not installed, which reads and writes it"
+        raise InputError(path, seen, name, "install it: pip install 'restore-posterior[mri]'") from error
 
 
 def read_array(path: str | Path) -> np.ndarray:
