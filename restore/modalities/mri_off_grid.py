@@ -81,7 +81,7 @@ def fitting(path: Path, data: np.ndarray, k: np.ndarray) -> int:
     top = float(np.abs(k).max())
     if top > 0.5001 and abs(top / np.pi - 1) >= 0.02:
         return 2 * math.ceil(top - 0.01)
-    k = k / (2 * top)
+    k = k if top <= 0.5001 else k / (2 * top)
     near = np.hypot(*k.T) < _CENTRE / 2
     k, data = k[near] / _CENTRE, data[:, near]  # from -1/2 to 1/2
     for n in range(160, 7, -4):
