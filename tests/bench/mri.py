@@ -49,7 +49,8 @@ from restore.memory import keep_freed_memory
 from restore.priors.base import Denoiser, Rescaled
 from restore.priors.store import load_prior
 from restore.problem import Problem
-from restore.scans import ScanRequest, pose, prepare_scan
+from restore.scan_pose import pose
+from restore.scan_prepare import ScanRequest, prepare_scan
 
 SCANS = {
     "brain, 8 coils": "espirit_examples/full.cfl",
