@@ -18,6 +18,7 @@ Needs SigPy, which the package does not.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -275,6 +276,7 @@ def main() -> None:
     parser.add_argument("--set-aside", action="store_true")
     parser.add_argument("--per-volume", type=int, default=2, help="slices of each volume set aside")
     parser.add_argument("--sampler", default="moment_matching", help="with --set-aside")
+    parser.add_argument("--results", type=Path, default=Path("outputs/bench/mri.jsonl"), help="done is not done again")
     parser.add_argument("--write", type=Path, help="put the tables between the markers of this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -299,13 +301,20 @@ def main() -> None:
                 )
         return
     rows: dict[str, dict[str, dict[str, float]]] = {}
+    if args.results.exists():
+        rows = {case: row for line in args.results.read_text().splitlines() for case, row in json.loads(line).items()}
+    names = []
     for case in measured(args.data, prior):
-        rows[case.name] = dict(classical(case))
-        rows[case.name] |= dict(deepinv_rows(case, prior))
+        names.append(case.name)
+        if case.name in rows:
+            continue
+        rows[case.name] = {**dict(classical(case)), **dict(deepinv_rows(case, prior))}
         for sampler in SAMPLERS:
             rows[case.name] |= dict(ours(case, prior, sampler, [], args.draws))
-        print(case.name, rows[case.name], flush=True)
-    text = table(rows)
+        args.results.parent.mkdir(parents=True, exist_ok=True)
+        with args.results.open("a") as file:
+            print(json.dumps({case.name: rows[case.name]}), file=file, flush=True)
+    text = table({name: rows[name] for name in names})
     print(text)
     if args.write:
         write_between(args.write, "mri", text)
