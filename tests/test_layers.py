@@ -36,6 +36,7 @@ LAYERS = {
     "restore.tiles": set(),
     "restore.estimate": set(),
     "restore.metrics": {"restore.errors"},
+    "restore.audio_metrics": set(),
     "restore.report": {"restore.errors", "restore.files", "restore.modalities"},
     "restore.tasks": {"operators", "restore.tiles"},
     "restore.engine": {
@@ -75,6 +76,8 @@ HEAVY = {
     "kornia",
     "skimage",
     "hydra",
+    "pesq",
+    "pystoi",
 }
 
 
