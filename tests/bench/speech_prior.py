@@ -2,10 +2,10 @@
 
     python tests/bench/speech_prior.py --prior my-prior --data ../shared/data/speech/validation
 
-Denoising: SI-SDR (dB), mean and standard deviation over the recordings, of the recording, of a Wiener filter in the same
-frames with the noise known, and of the posterior mean of the prior. Errors: bits per number of frames that a model of
-the errors costs, compared with one variance for all, each fitted to the very errors but for the table, which is the
-prior's own.
+Denoising: SI-SDR (dB), mean and standard deviation over the recordings, of what is noisy, of a Wiener filter in the
+same frames with the noise known, and of the posterior mean of the prior. Errors: bits per number of frames that are
+saved against one variance for all numbers of a recording, by one for each frequency, both fitted to the very errors,
+and by the table of the prior.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SNRS = (0, 5, 10)
 LEVELS = (0.03, 0.1, 0.3, 1.0)
 
 
-def wiener(y: Tensor, sigma: float, alpha: float = 0.98, least: float = 10**-2.5) -> Tensor:
+def wiener(y: Tensor, sigma: float, alpha: float = 0.95, least: float = 10**-2.5) -> Tensor:
     """Decision-directed Wiener filter of audio `(1, 1, T)`.
 
     The signal-to-noise ratio of a number is `alpha` that of the estimate before and `1 - alpha` of what the power seen
