@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from operators import masks
+from operators.base import LinearOperator
 from operators.espirit import espirit, noise_samples, prewhiten
 from operators.mri import sense, to_channels, to_complex
 from operators.noise import Gaussian
@@ -183,10 +184,10 @@ def pose(prepared: PreparedScan, request: ScanRequest, i: int) -> Slice | None:
         rng = generator(request.settings["seed"], int(prepared.sha256[:8], 16))
         used = measured & kept_lines(scan.shape, request.accel, scan.phase_axis, rng)
     maps = _maps(prepared, k * used, used, i)
-    x = ifft2(_smoothed(k, used))
-    scale = brightness(combined(x, maps))
     A = sense(torch.from_numpy(used), None if maps is None else torch.from_numpy(maps))
-    y = to_channels(torch.from_numpy(k))[None, :, torch.from_numpy(used)] / scale
+    y = to_channels(torch.from_numpy(k))[None, :, torch.from_numpy(used)]
+    scale = _scale(A, y, prepared.sigma, brightness(combined(ifft2(_smoothed(k, used)), maps)))
+    y = y / scale
     complete = measured.mean() > 0.999
     return Slice(
         problem=Problem(y, A, Gaussian(prepared.sigma / scale)),
@@ -227,6 +228,13 @@ def brightness(x: np.ndarray) -> float:
     """What one of the prior's units is: the 99th percentile of the magnitude."""
     value = float(np.quantile(np.abs(x), 0.99))
     return value if value > 0 else float(np.abs(x).max())
+
+
+def _scale(A: LinearOperator, y: Tensor, sigma: float, rough: float) -> float:
+    """The brightness of the picture that the data give with a white prior of half the `rough` brightness, which is that
+    of a picture without detail: bright rims, such as fat, are thin."""
+    x = A.solve(A.adjoint(y), 1.0, 4 * (sigma / rough) ** 2)
+    return brightness(to_complex(x).numpy())
 
 
 def centre_block(used: np.ndarray) -> tuple[slice, slice]:

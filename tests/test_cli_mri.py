@@ -70,7 +70,7 @@ def test_a_scan_becomes_a_volume_its_spread_its_draws_and_a_record(capsys):
     assert record["noise"]["sigma"] == pytest.approx(0.01, rel=0.1)
     assert record["interval"]["is"] == "spread of the samples, not a guarantee"
     assert 0.8 < record["result"]["data_fit"] < 1.6  # of the brighter slice, what the maps cannot explain shows
-    assert len(record["slices"]) == 2 and record["result"]["psnr"] > 20
+    assert len(record["slices"]) == 2 and record["result"]["psnr"] > 17  # of a prior that was made up
     for words in ("2 slices, 4 coils", "slice 2, coil 4, y 48, x 40 (guessed", "estimated at the edges",
                   "maps by espirit", "sampled   50 % of k-space, acceleration 2; centre without a gap", "x 40 (y, x)",
                   "spread of the samples, not a guarantee", "data fit", "left out"):  # fmt: skip

@@ -65,21 +65,8 @@ LAYERS = {
     "restore.simulate": {"operators", "restore.jobs"},
 }
 BELOW_CLI = ("restore.cli",)
-HEAVY = {
-    "deepinv",
-    "diffusers",
-    "gradio",
-    "nibabel",
-    "h5py",
-    "soundfile",
-    "finufft",
-    "matplotlib",
-    "kornia",
-    "skimage",
-    "hydra",
-    "pesq",
-    "pystoi",
-}
+HEAVY = {"deepinv", "diffusers", "gradio", "nibabel", "h5py", "matplotlib", "kornia", "skimage", "hydra"}
+HEAVY |= {"soundfile", "pesq", "pystoi", "finufft"}
 
 
 def modules() -> dict[str, Path]:
