@@ -6,7 +6,7 @@ The transform is an isometry, `||S x|| = ||x||` in real numbers: it is orthonorm
 `sqrt 2` on all but the lowest and highest frequency since each stands for itself and its conjugate, and any window is
 made into its canonical tight one, `w(t) / sqrt(sum_m w(t - m hop)^2)` (Daubechies, Grossmann and Meyer 1986). Audio is
 zero before its first and after its last sample, and all frames that touch it are there, so that `S'S = I` up to the
-ends. White noise of std sigma on audio has the std sigma in the frames, and about `sigma sqrt(T / (F N))` per number.
+ends. White noise of std sigma on audio has the std sigma in the frames, and about `sigma sqrt(T / (2 F N))` per number.
 """
 
 from __future__ import annotations
