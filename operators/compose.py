@@ -44,7 +44,8 @@ def compose(outer: LinearOperator, inner: LinearOperator) -> LinearOperator:
 
 
 class Compose(LinearOperator):
-    """`A @ B`. Where `A` or `B` is a multiple of a rotation, `solve`, `pinv` and `svd` are those of the other part."""
+    """`A @ B`. Where the columns of `A` or the rows of `B` are orthogonal and of one norm (a rotation, a frame, for `B`
+    also a mask), `solve`, `pull`, `pinv` and `svd` are those of the other part."""
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator):
         _check_chain(outer, inner)
@@ -52,8 +53,8 @@ class Compose(LinearOperator):
         self.outer, self.inner = outer, inner
         if outer.gram is not None and inner.gram is not None:
             self.gram = outer.gram * inner.gram
-        self._isometry = outer.gram if _size(outer.ishape) == _size(outer.oshape) else None  # c with A'A = c I
-        self._rotation = inner.gram if _size(inner.ishape) == _size(inner.oshape) else None  # c with B'B = c I
+        self._isometry = outer.H.gram  # c with A'A = c I
+        self._tight = inner.gram  # c with B B' = c I
 
     def forward(self, x: Tensor) -> Tensor:
         return self.outer.forward(self.inner.forward(x))
@@ -65,27 +66,39 @@ class Compose(LinearOperator):
         check_weights(alpha, beta)
         if self.gram is None and self._isometry is not None:
             return self.inner.solve(b, alpha * self._isometry, beta)
-        if self.gram is None and self._rotation is not None:
-            c = self._rotation
-            return self.inner.adjoint(self.outer.solve(self.inner.forward(b), alpha * c, beta)) / c
+        if self.gram is None and self._tight is not None:
+            c, seen = self._tight, self.inner.forward(b)
+            found = self.inner.adjoint(self.outer.solve(seen, alpha * c, beta)) / c
+            if _size(self.inner.ishape) == _size(self.inner.oshape):
+                return found
+            return found + (b - self.inner.adjoint(seen) / c) / beta  # what B does not see
         return super().solve(b, alpha, beta)
+
+    def pull(self, r: Tensor, beta: float) -> Tensor:
+        if self.gram is None and self._isometry is not None:
+            c = self._isometry
+            return self.inner.pull(self.outer.adjoint(r) / c, beta / c)
+        if self.gram is None and self._tight is not None:
+            c = self._tight
+            return self.inner.adjoint(self.outer.pull(r, beta / c)) / c
+        return super().pull(r, beta)
 
     def pinv(self, y: Tensor) -> Tensor:
         if self.gram is None and self._isometry is not None:
             return self.inner.pinv(self.outer.adjoint(y)) / self._isometry
-        if self.gram is None and self._rotation is not None:
-            return self.inner.adjoint(self.outer.pinv(y)) / self._rotation
+        if self.gram is None and self._tight is not None:
+            return self.inner.adjoint(self.outer.pinv(y)) / self._tight
         return super().pinv(y)
 
     def svd(self) -> SVD | None:
         if self.gram is None and self._isometry is not None:
             return self._rotated(self.inner.svd(), self._isometry**0.5, outer=True)
-        if self.gram is None and self._rotation is not None:
-            return self._rotated(self.outer.svd(), self._rotation**0.5, outer=False)
+        if self.gram is None and self._tight is not None:
+            return self._rotated(self.outer.svd(), self._tight**0.5, outer=False)
         return super().svd()
 
     def _rotated(self, part: SVD | None, root: float, *, outer: bool) -> SVD | None:
-        """The SVD of one part carried through the other, which is `root` times a rotation."""
+        """The SVD of one part carried through the other, orthonormal but for the factor `root`."""
         if part is None:
             return None
         if outer:

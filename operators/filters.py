@@ -30,25 +30,26 @@ class CircularFilter(LinearOperator):
     Args:
         kernel: `(kh, kw)`, centred as `operators.fourier.impulse_response` says, wrapped where it is too large.
         ishape: `(C, H, W)`, sizes divisible by `factor`.
-        factor: keep every `factor`-th pixel of each axis.
+        factor: keep every `factor`-th pixel of each axis; two numbers for rows and columns of pixels.
     """
 
-    def __init__(self, kernel: Tensor, ishape: Shape, factor: int = 1):
+    def __init__(self, kernel: Tensor, ishape: Shape, factor: int | tuple[int, int] = 1):
         H, W = ishape[-2:]
-        super().__init__(ishape, (*ishape[:-2], H // factor, W // factor))
-        self.factor, self.shift_invariant = factor, factor == 1
-        columns = [fourier.impulse_response(column, H, factor) for column in kernel.double().T]
-        response = torch.stack([fourier.impulse_response(row, W, factor) for row in torch.stack(columns, 1)])
+        fh, fw = (factor, factor) if isinstance(factor, int) else factor
+        super().__init__(ishape, (*ishape[:-2], H // fh, W // fw))
+        self.factors, self.shift_invariant = (fh, fw), fh == fw == 1
+        columns = [fourier.impulse_response(column, H, fh) for column in kernel.double().T]
+        response = torch.stack([fourier.impulse_response(row, W, fw) for row in torch.stack(columns, 1)])
         otf = torch.fft.fft2(response)
-        power = otf.abs().square().reshape(factor, H // factor, factor, W // factor).mean((0, 2))
+        power = otf.abs().square().reshape(fh, H // fh, fw, W // fw).mean((0, 2))
         s = power.sqrt()
         s = torch.where(s > ZERO * s.max(), s, 0.0)
-        tiled = s.repeat(factor, factor)
+        tiled = s.repeat(fh, fw)
         rows = torch.where(
             tiled > 0, otf / tiled, 1.0
         )  # any orthonormal rows will do where S is zero: plain decimation
         self.register_buffer("otf", fourier.half(otf))
-        self.register_buffer("passed", otf.abs().square()[:, : W // 2 + 1] / factor**2)
+        self.register_buffer("passed", otf.abs().square()[:, : W // 2 + 1] / (fh * fw))
         self.register_buffer("rows", fourier.half(rows))  # the filter of W
         self.register_buffer("s", s)  # the full spectrum of S
         self.otf: Tensor
@@ -62,26 +63,26 @@ class CircularFilter(LinearOperator):
         return self.s[:, : self.s.shape[1] // 2 + 1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return fourier.filter_down(x, fourier.as_complex(self.otf, x), self.factor)
+        return fourier.filter_down(x, fourier.as_complex(self.otf, x), self.factors)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return fourier.filter_up(y, fourier.as_complex(self.otf, y), self.factor)
+        return fourier.filter_up(y, fourier.as_complex(self.otf, y), self.factors)
 
     def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
         check_weights(alpha, beta)
         power = self.half_s**2
-        if self.factor == 1:
+        if self.shift_invariant:
             return fourier.filter2(b, (1 / (alpha * power + beta)).to(b))
         return (b - self.adjoint(fourier.filter2(self.forward(b), (alpha / (alpha * power + beta)).to(b)))) / beta
 
     def normal(self, x: Tensor) -> Tensor:
-        return fourier.filter2(x, (self.half_s**2).to(x)) if self.factor == 1 else super().normal(x)
+        return fourier.filter2(x, (self.half_s**2).to(x)) if self.shift_invariant else super().normal(x)
 
     def response(self) -> Tensor:
         return self.passed
 
     def pull(self, r: Tensor, beta: float) -> Tensor:
-        if self.factor > 1:
+        if not self.shift_invariant:
             return super().pull(r, beta)
         weight = (self.half_s / (self.half_s**2 + beta)).to(r)
         return fourier.filter2(r, fourier.as_complex(self.rows, r).conj() * weight)
@@ -91,9 +92,9 @@ class CircularFilter(LinearOperator):
         s = self.half_s
         inverse = torch.where(s > tolerance(y.dtype) * s.max(), 1 / s, 0.0).to(y)
         rows = fourier.as_complex(self.rows, y)
-        if self.factor == 1:
+        if self.shift_invariant:
             return fourier.filter2(y, rows.conj() * inverse)
-        return fourier.filter_up(fourier.filter2(y, inverse), rows, self.factor)
+        return fourier.filter_up(fourier.filter2(y, inverse), rows, self.factors)
 
     def svd(self) -> SVD:
         """Hartley modes of the small grid; a filter merges with their transform."""
@@ -103,14 +104,14 @@ class CircularFilter(LinearOperator):
 
         def V(z: Tensor) -> Tensor:
             z = z.reshape(-1, *self.oshape)
-            if self.factor > 1:
-                return fourier.filter_up(fourier.hartley(z), rows(z), self.factor)
+            if not self.shift_invariant:
+                return fourier.filter_up(fourier.hartley(z), rows(z), self.factors)
             X = rows(z).conj() * fourier.half_spectrum_of_hartley(z)
             return fourier.irfft2(X, self.ishape[-1], norm="ortho")
 
         def Vt(x: Tensor) -> Tensor:
-            if self.factor > 1:
-                return fourier.hartley(fourier.filter_down(x, rows(x), self.factor)).flatten(1)
+            if not self.shift_invariant:
+                return fourier.hartley(fourier.filter_down(x, rows(x), self.factors)).flatten(1)
             X = rows(x) * torch.fft.rfft2(x, norm="ortho")
             return fourier.hartley_of(X, self.ishape[-1]).flatten(1)
 

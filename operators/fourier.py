@@ -118,22 +118,22 @@ def filter2(x: Tensor, spectrum: Tensor) -> Tensor:
     return irfft2(torch.fft.rfft2(x) * spectrum, x.shape[-1])
 
 
-def filter_down(x: Tensor, otf: Tensor, factor: int) -> Tensor:
-    """`filter2` and every `factor`-th pixel: `(..., H, W) -> (..., H / factor, W / factor)`."""
-    if factor == 1:
+def filter_down(x: Tensor, otf: Tensor, factors: tuple[int, int]) -> Tensor:
+    """`filter2` and every so manieth pixel of each axis: `(..., H, W) -> (..., H / factors[0], W / factors[1])`."""
+    if factors == (1, 1):
         return filter2(x, otf)
-    H, W = x.shape[-2:]
+    (H, W), (fh, fw) = x.shape[-2:], factors
     X = torch.fft.rfft2(x) * otf
-    X = X.unflatten(-2, (factor, H // factor)).sum(-3) / factor  # rows alias
-    return irfft2(X, W)[..., ::factor]
+    X = X.unflatten(-2, (fh, H // fh)).sum(-3) / fh  # rows alias
+    return irfft2(X, W)[..., ::fw]
 
 
-def filter_up(y: Tensor, otf: Tensor, factor: int) -> Tensor:
+def filter_up(y: Tensor, otf: Tensor, factors: tuple[int, int]) -> Tensor:
     """The transpose of `filter_down`."""
-    if factor == 1:
+    if factors == (1, 1):
         return filter2(y, otf.conj())
-    w = y.shape[-1]
-    x = y.new_zeros(*y.shape[:-1], w, factor)
+    w, (fh, fw) = y.shape[-1], factors
+    x = y.new_zeros(*y.shape[:-1], w, fw)
     x[..., 0] = y
-    X = torch.fft.rfft2(x.flatten(-2)).repeat(*(1,) * (y.ndim - 2), factor, 1) * otf.conj()
-    return irfft2(X, w * factor)
+    X = torch.fft.rfft2(x.flatten(-2)).repeat(*(1,) * (y.ndim - 2), fh, 1) * otf.conj()
+    return irfft2(X, w * fw)

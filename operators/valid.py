@@ -64,3 +64,47 @@ class ValidFilter(LinearOperator):
             precondition=lambda v: Q * fourier.filter2(v, T_inverse),
         )
         return torch.fft.irfft2(z + torch.fft.rfft2(u) * otf.conj() * inverse, s=b.shape[-2:])
+
+
+class FullFilter(LinearOperator):
+    """`y = K E x`: a convolution that gives all it can, for a signal that is zero outside, which `E` appends.
+
+    Args:
+        kernel: `(kh, kw)`.
+        ishape: `(C, H, W)`; `y` is `(C, H + kh - 1, W + kw - 1)`.
+    """
+
+    def __init__(self, kernel: Tensor, ishape: Shape):
+        size = tuple(n + k - 1 for n, k in zip(ishape[-2:], kernel.shape, strict=True))
+        super().__init__(ishape, (*ishape[:-2], *size))
+        self.circular = CircularFilter(kernel, self.oshape)
+        rows, columns = (slice(k // 2, k // 2 + n) for n, k in zip(ishape[-2:], kernel.shape, strict=True))
+        self.inside = (..., rows, columns)  # so that y begins with the first sample of the kernel
+        border = torch.ones(size, dtype=torch.float64)
+        border[self.inside] = 0
+        self.register_buffer("border", border)
+        self.border: Tensor
+
+    def _padded(self, x: Tensor) -> Tensor:
+        _, rows, columns = self.inside
+        H, W = self.oshape[-2:]
+        return F.pad(x, (columns.start, W - columns.stop, rows.start, H - rows.stop))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.circular.forward(self._padded(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.circular.adjoint(y)[self.inside]
+
+    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
+        """As in the base class, by conjugate gradients on the border only.
+
+        With `M = alpha K'K + beta I` and `Q` the border, the inverse of a block of `M` is
+        `(E'ME)^-1 = E' (M^-1 - M^-1 Q (Q M^-1 Q)^-1 Q M^-1) E`, and `Q M Q` an excellent preconditioner.
+        """
+        check_weights(alpha, beta)
+        Q, power = self.border.to(b), alpha * self.circular.half_s**2 + beta
+        M, inverse = (power / beta).to(b), (beta / power).to(b)
+        z = fourier.filter2(self._padded(b), inverse)
+        u = cg(lambda v: Q * fourier.filter2(v, inverse), Q * z, precondition=lambda v: Q * fourier.filter2(v, M))
+        return (z - fourier.filter2(u, inverse))[self.inside] / beta

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator, Operator
+from operators.coloured import Coloured
+from operators.diagonal import Diagonal
 from operators.noise import Gaussian, NoiseModel
 
 
@@ -44,6 +46,20 @@ class Problem:
             raise ValueError(f"y holds {bad} NaN or infinite values of {y.numel()}: leave them out with a Mask")
 
     @property
+    def white(self) -> Problem:
+        """The problem of the same `p(x | y)` whose noise is white, if the noise is Gaussian: what samplers are given.
+
+        Row `i` of data and operator is multiplied by `sigma / std_i`. Any `sigma` says the same; only DPS and RED-diff,
+        whose steps know no scale, do better with the geometric mean of the std than with the smallest or largest.
+        """
+        if not isinstance(self.noise, Coloured):
+            return self
+        std = self.noise.variance.to(self.y.device).sqrt().expand(self.operator.oshape)
+        sigma = float(std.log().mean().exp())
+        weigh = Diagonal(sigma / std)
+        return Problem(weigh(self.y), weigh @ self.operator, Gaussian(sigma))
+
+    @property
     def linear_gaussian(self) -> tuple[LinearOperator, float]:
         """The operator and the noise std of a linear problem with Gaussian noise.
 
@@ -66,10 +82,13 @@ class Problem:
     def data_fit(self, x: Tensor) -> Tensor:
         """`||y - A x|| / (sigma sqrt(m))` of each row, `(B,)`: 1 for draws from the posterior, on average.
 
+        Each number of `y` counts in units of its own sigma, where those differ.
+
         Raises:
             TypeError: the noise is not Gaussian.
         """
-        if not isinstance(self.noise, Gaussian):
+        white = self.white
+        if not isinstance(white.noise, Gaussian):
             raise TypeError(f"the data fit in units of sigma is defined for Gaussian noise, got {self.noise!r}")
-        r = (self.y - self.operator(x)).flatten(1)
-        return r.square().mean(1).sqrt() / self.noise.sigma
+        r = (white.y - white.operator(x)).flatten(1)
+        return r.square().mean(1).sqrt() / white.noise.sigma

@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 GROUPS = {"sampler": Sampler, "operator": Operator, "noise": NoiseModel, "objective": Objective}
 # Made of other operators, of foreign objects, or by `Blur` and `Downsample`: nothing to write in a YAML.
 COMPOSED = {"Chain", "Compose", "Adjoint", "VStack", "HStack", "DeepinvOperator", "DeepinvLinearOperator"}
-COMPOSED |= {"CircularFilter", "Separable", "ValidFilter", "BlockMean"}
+COMPOSED |= {"CircularFilter", "Separable", "ValidFilter", "FullFilter", "BlockMean"}
 COMPOSED |= {"Sense", "SenseLines"}  # made by `sense`
 FILES = sorted(path for group in GROUPS for path in (CONFIGS / group).glob("*.yaml"))
 

@@ -36,6 +36,7 @@ LAYERS = {
     "restore.tiles": set(),
     "restore.estimate": set(),
     "restore.metrics": {"restore.errors"},
+    "restore.audio_metrics": set(),
     "restore.report": {"restore.errors", "restore.files", "restore.modalities"},
     "restore.tasks": {"operators", "restore.tiles"},
     "restore.engine": {
@@ -63,19 +64,8 @@ LAYERS = {
     "restore.simulate": {"operators", "restore.jobs"},
 }
 BELOW_CLI = ("restore.cli",)
-HEAVY = {
-    "deepinv",
-    "diffusers",
-    "gradio",
-    "nibabel",
-    "h5py",
-    "soundfile",
-    "finufft",
-    "matplotlib",
-    "kornia",
-    "skimage",
-    "hydra",
-}
+HEAVY = {"deepinv", "diffusers", "gradio", "nibabel", "h5py", "matplotlib", "kornia", "skimage", "hydra"}
+HEAVY |= {"soundfile", "finufft", "pesq", "pystoi"}
 
 
 def modules() -> dict[str, Path]:

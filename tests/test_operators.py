@@ -17,6 +17,7 @@ from operators import kernels
 from operators.base import Adjoint, Identity, LinearOperator, Operator, ShapeError
 from operators.check import LawError, assert_adjoint, assert_laws, assert_linear, assert_pinv, assert_solve, assert_svd
 from operators.compose import Chain, HStack, VStack, compose
+from operators.diagonal import Diagonal
 from operators.filters import CircularFilter, Separable
 from operators.fourier import hartley
 from operators.image import Blur, Downsample, Grayscale, Mask, SubsampledOrthogonal
@@ -24,7 +25,9 @@ from operators.linalg import ConvergenceError, cg
 from operators.mri import FFT2, Coils, sense
 from operators.nonlinear import JPEG, Clip, Magnitude, Quantize
 from operators.random import generator
-from operators.valid import ValidFilter
+from operators.speech import Gap, Lowpass, Resample, Reverb
+from operators.stft import ISTFT, STFT, Compress
+from operators.valid import FullFilter, ValidFilter
 
 
 def kernel(*shape: int, seed: int = 0) -> Tensor:
@@ -139,6 +142,29 @@ LINEAR: dict[str, LinearOperator] = {
     "hstack with two hard parts": HStack(Downsample((1, 6, 4), 2), Blur(kernel(2, 2), (1, 3, 2))),
     "hstack that cannot give all data": HStack(Dense(matrix(6, 2)), Dense(matrix(6, 3))),
     "hstack of one": HStack(Blur(torch.ones(2, 2) / 4, (1, 4, 5))),
+    "diagonal": Diagonal(matrix(4, 5)[None] * mask(1, 4, 5)),
+    "stft": STFT(23, 8, 2),
+    "stft, own odd window, odd hop": STFT(11, 0.1 + torch.rand(7, generator=generator(1)), 3),
+    "stft of one sample": STFT(1, 6, 3),
+    "istft": ISTFT(23, 8, 2),
+    "istft, hop not a divisor": ISTFT(17, 10, 4),
+    "gap of samples": Gap((1, 20), [(3, 7), (6, 9), (19, 20)]),
+    "gap of frames": Gap((2, 3, 7), [(2, 4)]),
+    "gap of istft": Gap((1, 18), [(5, 9)]) @ ISTFT(18, 8, 4),
+    "low-pass": Lowpass(40, 0.4, 9),
+    "low-pass of istft": Lowpass(18, 0.5, 7) @ ISTFT(18, 8, 4),
+    "resample 2": Resample(30, 2, zeros=2),
+    "resample 3": Resample(36, 3, zeros=2),
+    "resample of istft": Resample(24, 2, zeros=2) @ ISTFT(24, 6, 2),
+    "stft of resample": STFT(15, 6, 3) @ Resample(30, 2, zeros=2),
+    "stft of istft": STFT(12, 4, 2) @ ISTFT(12, 6, 3),
+    "reverb in full": Reverb(kernel(1, 5)[0], 12),
+    "reverb longer than the speech": Reverb(kernel(1, 9)[0], 4),
+    "reverb without tail": Reverb(torch.tensor([0.7]), 6),
+    "valid reverb": Reverb(kernel(1, 5)[0], 12, "valid"),
+    "full filter of pictures": FullFilter(kernel(3, 4), (2, 5, 4)),
+    "white noise from coloured": Diagonal(matrix(2, 9).abs().reshape(1, 18)) @ ISTFT(18, 8, 4),
+    "weighted gap of istft": Diagonal(matrix(1, 14).abs()) @ Gap((1, 18), [(5, 9)]) @ ISTFT(18, 8, 4),
 }
 
 NONLINEAR: dict[str, Operator] = {
@@ -148,6 +174,9 @@ NONLINEAR: dict[str, Operator] = {
     "jpeg grey": JPEG((1, 16, 17), quality=90),
     "magnitude": Magnitude((2, 5, 4)),
     "magnitude of odd oversampling": Magnitude((1, 5, 3), oversampling=1.5),
+    "compress": Compress((2, 5, 4)),
+    "expand": Compress((2, 5, 4)).inverse,
+    "samples from compressed frames": ISTFT(9, 4, 2) @ Compress((2, 3, 6)).inverse,
     "chain": Clip((1, 2, 3)) @ Downsample((1, 4, 6), 2),
 }
 
@@ -342,7 +371,8 @@ def test_closed_forms_are_used(monkeypatch):
         "adjoint of a matrix", "valid blur 3x2", "valid blur 2x5", "valid blur to one pixel", "wide matrix",
         "tall matrix", "matrix of low rank", "mask of a blur", "gray of bicubic", "vstack along channels",
         "one coil with a map", "sense, points", "vstack flattened", "hstack with two hard parts",
-        "hstack that cannot give all data",
+        "hstack that cannot give all data", "reverb in full", "reverb longer than the speech", "reverb without tail",
+        "full filter of pictures",
     }  # fmt: skip
     only_solve = {"adjoint of bicubic", "hstack of one", "vstack of one"}
     for name in set(LINEAR) - iterative:

@@ -132,6 +132,7 @@ class GaussianMixture(Denoiser):
             TypeError: the problem is not linear-Gaussian.
             ValueError: `y` has more than one row.
         """
+        problem = problem.white
         operator, sigma_y = problem.linear_gaussian
         if len(problem.y) != 1:
             raise ValueError(f"the posterior is that of one measurement, y has {len(problem.y)} rows")

@@ -114,12 +114,13 @@ class Sampler(ABC):
 
     @final
     def __call__(self, problem: Problem, prior: Denoiser, rng: Draws, callback: Callback | None = None) -> Tensor:
-        """Run the ladder: one draw per row of `rng`, `(B, *ishape)`.
+        """Run the ladder: one draw per row of `rng`, `(B, *ishape)`. Gaussian noise is made white before.
 
         Raises:
             ValueError: `y` has neither one row nor as many as `rng`.
             SamplerError: the problem does not fit, or a step gave NaN or infinities (named with step and sigma).
         """
+        problem = problem.white
         self.check(problem, prior)
         if len(problem.y) not in (1, len(rng)):
             raise ValueError(f"y has {len(problem.y)} rows, but there are random numbers for {len(rng)} draws")
