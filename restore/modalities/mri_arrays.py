@@ -13,6 +13,7 @@ from ..errors import InputError
 from .image_picture import decoding
 from .mri_axes import Layout, layout
 from .mri_scan import Scan
+from .needed import needed
 
 # What programs call these things. The first that is there is taken.
 _DATA = ("kspace", "ksp", "kdata", "k_space", "data")
@@ -129,17 +130,6 @@ def _nifti(path: Path) -> tuple[np.ndarray, Any]:
         except (nibabel.filebasedimages.ImageFileError, nibabel.wrapstruct.WrapStructError, EOFError) as error:
             raise ValueError(str(error)) from error
     return values.astype(np.complex64 if values.dtype.kind == "c" else np.float32), stored.header
-
-
-def needed(name: str, path: Path) -> Any:
-    """Import a library that only some formats need. Raises InputError where it is not installed."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        seen, cure = f"{name} is not installed, which reads and writes it", 'pip install "restore-posterior[mri]"'
-        raise InputError(path, seen, f"{name}", cure) from error
 
 
 def read_array(path: str | Path) -> np.ndarray:
