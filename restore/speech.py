@@ -188,7 +188,7 @@ def prepare_speech(job: Job, request: SpeechRequest, tools: Tools) -> PreparedSp
     if not tools.prior.accepts((2, WINDOW // 2 + 1, 64)):
         wanted = f"{tools.prior.shape} for this prior, two channels for complex frames"
         raise InputError(job.source, f"frames of {WINDOW // 2 + 1} frequencies", wanted, "choose another with --prior")
-    offsets, copies, peak, full = _looked_at(recording)
+    offsets, copies, full = _looked_at(recording)
     if offsets.any():
         notes.append(f"an offset of {offsets[np.abs(offsets).argmax()]:.2g} is taken off for the work, and put back")
     if full > 1e-4 and request.task == "denoise":
@@ -220,7 +220,7 @@ def execute_speech(
         told = segments.told(i)
         if told is None:
             samples, told = _restored(prepared, request, tools, span, partial(_shared, progress, i, total))
-            segments.save(i, samples, told)
+            segments.save(i, samples, told)  # type: ignore[arg-type]
         found.append(told)
         progress((i + 1) / total)
     return found
@@ -285,7 +285,7 @@ def _channel(
             chunk=chunk,
             seed=seed,
             file=key,
-            draws=partial(TileDraws, origin=(0, (start - before) // HOP), window=frames.oshape[1:]),
+            draws=partial(TileDraws, origin=(0, (start - before) // HOP), window=(frames.oshape[1], frames.oshape[2])),
             callback=lambda step, steps, sigma, x: progress(next(calls) / (steps * chunks)),
         )
     except SamplerError as error:
@@ -320,8 +320,7 @@ def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span
     if damage.missing is not None:
         gaps = _runs(_missing_low(prepared, span, c))
         A = Gap((1, length), gaps) @ ISTFT(length, WINDOW, HOP) if gaps else ISTFT(length, WINDOW, HOP)
-        kept = A.parts[0].forward(y) if gaps else y  # type: ignore[attr-defined]
-        return Problem(kept, A, Gaussian(sigma)), frames
+        return Problem(A.forward(frames.forward(y)), A, Gaussian(sigma)), frames
     Y = frames.forward(y)
     if damage.cutoff is not None:
         known = torch.arange(Y.shape[2]) < int(damage.cutoff / (RATE / 2) * Y.shape[2])
@@ -399,9 +398,9 @@ def _missing_low(prepared: PreparedSpeech, span: Span, c: int) -> np.ndarray:
     return flags
 
 
-def _looked_at(recording: Recording) -> tuple[np.ndarray, bool, float, float]:
-    """The mean of each channel where it is no small part of the peak, else zero; whether all are the same; the peak, and
-    the share of samples at it."""
+def _looked_at(recording: Recording) -> tuple[np.ndarray, bool, float]:
+    """The mean of each channel where it is no small part of the peak, else zero; whether all channels are the same; the
+    share of samples at the peak."""
     total, copies, peak = np.zeros(recording.channels), recording.channels > 1, 0.0
     for _, x in recording.blocks():
         x = np.nan_to_num(x, posinf=0, neginf=0)
@@ -410,7 +409,7 @@ def _looked_at(recording: Recording) -> tuple[np.ndarray, bool, float, float]:
         peak = max(peak, float(np.abs(x).max()))
     at = sum(int((np.abs(x) >= peak).sum()) for _, x in recording.blocks()) if peak else 0
     mean = total / recording.length
-    return np.where(np.abs(mean) > OFFSET * peak, mean, 0.0), copies, peak, at / recording.samples.size
+    return np.where(np.abs(mean) > OFFSET * peak, mean, 0.0), copies, at / recording.samples.size
 
 
 def _check_finite(recording: Recording, request: SpeechRequest) -> None:
@@ -454,16 +453,13 @@ def _bridged(x: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 
 def _scale(x: np.ndarray) -> float:
-    """What a one of the prior's units is: the 99.9th percentile of the magnitude, less the share of noise in it."""
-    step = max(1, len(x) // 1_000_000)
-    some = np.abs(np.asarray(x[::step]))
-    value = float(np.quantile(some, 0.999))
+    """What a one of the prior's units is: the rms of the speech, pauses included, that of the noise taken off."""
     blocks = np.square(np.asarray(x[: len(x) // HOP * HOP], np.float64).reshape(-1, HOP)).mean(1)
     heard = blocks[blocks > SILENCE**2]
-    if value > 0 and heard.size > 10:
-        speech = 1 - np.quantile(heard, 0.1) / heard.mean()
-        value *= float(np.sqrt(max(speech, 0.1)))
-    return value if value > 0 else max(float(some.max(initial=0)), 1.0)
+    if heard.size == 0:
+        return max(float(np.sqrt(np.square(np.asarray(x), dtype=np.float64).mean())), SILENCE)
+    power, noise = heard.mean(), np.quantile(heard, 0.1)
+    return float(np.sqrt(power - min(noise, 0.9 * power)))
 
 
 def _damage(recording: Recording, request: SpeechRequest) -> Damage:
@@ -482,7 +478,8 @@ def _damage(recording: Recording, request: SpeechRequest) -> Damage:
 
 
 def _gaps(recording: Recording, given: tuple[tuple[float, float], ...]) -> Damage:
-    rate, spans = recording.rate, [(round(a * rate), round(b * rate)) for a, b in given]
+    rate = recording.rate
+    spans = [(round(a * rate), round(b * rate)) for a, b in given]
     for (a, b), (_, end) in zip(spans, given, strict=True):
         if not 0 <= a < b <= recording.length:
             seen = f"a gap that ends at {end:g} s, in {recording.seconds:.3f} s"
@@ -514,7 +511,7 @@ def _silences(recording: Recording) -> list[tuple[int, int]]:
     nan = np.concatenate([(~np.isfinite(x)).any(1) for _, x in recording.blocks()])
     rate, found = recording.rate, []
     for a, b in _runs(flags | nan):
-        inside = 0 < a and b < recording.length and SHORTEST <= (b - a) / rate <= LONGEST
+        inside = a > 0 and b < recording.length and SHORTEST <= (b - a) / rate <= LONGEST
         if inside or nan[a:b].any():
             found.append((a, b))
     return found

@@ -19,7 +19,7 @@ from restore.speech import RATE, SINGLE, PreparedSpeech, SpeechRequest, Told
 from restore.speech_result import Result
 from restore.uncertainty.calibration import HONESTLY
 
-# Of the spectrograms: length of a frame and hop in samples at 16 kHz, decibels shown, columns at most, frames at a time.
+# Of the spectrograms: length of a frame and hop in samples at 16 kHz, decibels shown, columns, frames at a time.
 _FRAME, _HOP, _RANGE, _COLUMNS, _AT_ONCE = 512, 128, 80.0, 1500, 2048
 
 
@@ -134,7 +134,7 @@ def _pictures(prepared: PreparedSpeech, request: SpeechRequest, result: Result, 
     notes = [f"{job.beside(beside.PANEL).name} shows 0 to {RATE // 2000} kHz, {_RANGE:g} dB down from the loudest"]
     if spread is not None:
         title = f"standard deviation of the draws, dB above -{_RANGE:g}\n{HONESTLY}"
-        scaled.append((title, _decibels(spread, top) / _RANGE))
+        scaled.append((title, _decibels(spread, top)))
         path = job.beside(beside.SPREAD)
         panel(path, [(title, _decibels(spread, top))])
         notes.append(

@@ -16,8 +16,9 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _MODULES = {
     "denoise": "restoring", "inpaint": "restoring", "deblur": "restoring", "upscale": "restoring",
-    "mri": "scanning", "speech": "speaking", "replay": "restoring", "demo": "restoring", "simulate": "simulating", "compare": "comparing",
-    "calibrate": "calibrating", "sweep": "sweeping", "learn": "learning", "list": "showing", "doctor": "showing",
+    "mri": "scanning", "speech": "speaking", "replay": "restoring", "demo": "restoring", "simulate": "simulating",
+    "compare": "comparing", "calibrate": "calibrating", "sweep": "sweeping", "learn": "learning", "list": "showing",
+    "doctor": "showing",
 }  # fmt: skip
 
 
