@@ -266,7 +266,7 @@ def test_what_does_not_fit_is_refused(capsys):
     bad(capsys, "learn", "in", "--mri", "--noise", "0.1", "-o", "p", said="leave it out with --mri", status=2)
     learn = ["learn", "in", "--mri", "-o", "p", *FEW]
     bad(capsys, *learn, "--objective", "noise2score", said="MR images are learnt by dsm", status=2)
-    bad(capsys, *learn, "--noise-only", said="either recordings of noise or MR images", status=2)
+    bad(capsys, *learn, "--noise-only", said="choose one of them", status=2)
     bad(capsys, *learn, "--validation", "in/b.nii", said="no file in/b.nii to validate on", status=2)
     bad(capsys, "learn", "in", "-o", "p", said="no pictures in it", status=2)
     with pytest.raises(FolderEmpty, match=r"\.nii\.gz"):

@@ -22,6 +22,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         raise UsageError("no folder was named (see `restore learn --help`)")
     if options.mri and options.noise is not None:
         raise UsageError("--noise is for noisy pictures: leave it out with --mri, or --mri for pictures")
+    if options.speech and options.noise is not None:
+        raise UsageError("--speech learns from clean recordings: leave --noise out")
     for file in options.validation:
         if not Path(file).is_file():
             raise UsageError(f"no file {file} to validate on")
@@ -58,13 +60,16 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             noise=options.noise_only,
             clean=[Path(folder) for folder in options.clean],
             mri=options.mri,
+            speech=options.speech,
             validation=[Path(file) for file in options.validation],
             **told,
             **given,
         )
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
-    use = "restore mri --prior" if options.mri else "--noise-prior" if options.noise_only else "--prior"
+    uses = {"restore mri --prior": options.mri, "restore speech --prior": options.speech}
+    uses |= {"--noise-prior": options.noise_only, "--prior": True}
+    use = next(words for words, chosen in uses.items() if chosen)
     print(f"wrote {out}; use it with {use} {out}")
     if not objective.for_samplers:
         print(

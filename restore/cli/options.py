@@ -368,8 +368,8 @@ def _sweep(p: Parser) -> None:
 
 
 def _learn(p: Parser) -> None:
-    p.add_argument("folders", nargs="+", metavar="FOLDER|key=value", help="folders of pictures; objective.key=value "
-                   "changes a setting of the objective (`restore list settings`)")  # fmt: skip
+    p.add_argument("folders", nargs="+", metavar="FOLDER|key=value", help="folders of pictures or files; "
+                   "objective.key=value changes a setting of the objective (`restore list settings`)")  # fmt: skip
     p.add_argument("-o", "--output", required=True, metavar="PRIOR", help="folder for the prior")
     p.add_argument("--objective", metavar="NAME", help="dsm (clean pictures; the default), ambient (noisy ones; the "
                    "default with --noise), sure_score, gsure (seen in part: transparent pixels were not); denoisers "
@@ -390,6 +390,8 @@ def _learn(p: Parser) -> None:
                    "mid-grey, which stands for zero; the prior is for --noise-prior")  # fmt: skip
     p.add_argument("--mri", action="store_true", help="the files are magnitudes of MR images, NIfTI volumes or "
                    "pictures of slices; the prior is for `restore mri`")  # fmt: skip
+    p.add_argument("--speech", action="store_true", help="the files are recordings of clean speech; the prior is for "
+                   "`restore speech`; --patch is in frames of 8 ms")  # fmt: skip
     p.add_argument("--validation", nargs="+", default=[], metavar="FILE", help="files to validate on and not to learn "
                    "from (default: some are set aside)")  # fmt: skip
     p.add_argument("--restart", action="store_true", help="do not go on with the run found in PRIOR")

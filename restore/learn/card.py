@@ -22,6 +22,10 @@ zero: `[-0.5, 0.5]` at the border, `[-1, 1]` inside (`config.json`)."""
         what = f"""A denoiser for complex MR images of any size, real and imaginary part as two channels:
 `load_prior("{folder.name}")`. Units: the 99th percentile of the magnitude of an image is 1 at the border and 2 inside
 (`config.json`); sigma is the std of the noise of each part."""
+    if run.get("speech"):
+        what = f"""A denoiser for clean speech at 16 kHz of any duration, audio or its frames of frequencies (windows of
+510 samples every 128): `load_prior("{folder.name}")`. Units: the rms of a recording is 1; sigma is the std of the noise
+of a sample. Validation: SI-SDR of recordings out of white noise, by SNR."""
     if "data_noise" in run:
         told = run["data_noise"]
         level = (

@@ -26,21 +26,21 @@ FEW = 100  # patches
 LUMINANCE = (0.2989**2 + 0.587**2 + 0.114**2) ** 0.5  # std of the luminance of white noise of std 1 in each channel
 
 
-def find_pictures(folders: Sequence[Path], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+def find_pictures(folders: Sequence[Path], suffixes: Collection[str] = SUFFIXES, kind: str = "pictures") -> list[Path]:
     """Every picture, or file with one of the suffixes, in the folders and their subfolders, sorted within each.
 
     Raises:
         InputError: a folder is missing.
-        FolderEmpty: a folder holds no pictures.
+        FolderEmpty: a folder holds no pictures, or what the `kind` of files is called.
     """
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
             seen = "a file" if folder.exists() else "no such folder"
-            raise InputError(folder, seen, "a folder of pictures", "check the path")
+            raise InputError(folder, seen, f"a folder of {kind}", "check the path")
         here = sorted(p for p in folder.rglob("*") if p.name.lower().endswith(tuple(suffixes)) and p.is_file())
         if not here:
-            raise FolderEmpty(folder, "no pictures in it", ", ".join(sorted(suffixes)), "name a folder that has some")
+            raise FolderEmpty(folder, f"no {kind} in it", ", ".join(sorted(suffixes)), "name a folder that has some")
         found += here
     return found
 

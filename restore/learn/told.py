@@ -40,15 +40,20 @@ def with_law(objective: Objective, law: Tweedie | None, pictures: Sequence[Noisy
 
 
 def check_fits(
-    objective: Objective, law: Tweedie | float | None, clean: Sequence[Path], noise: bool, mri: bool = False
+    objective: Objective,
+    law: Tweedie | float | None,
+    clean: Sequence[Path],
+    noise: bool,
+    mri: bool = False,
+    speech: bool = False,
 ) -> None:
     """Raise ValueError where an objective is not told what it needs, or told what it cannot use."""
     name = type(objective).__module__.rsplit(".", 1)[1]
-    for special, words in ((noise, "recordings of noise alone"), (mri, "MR images")):
+    for special, words in ((noise, "recordings of noise alone"), (mri, "MR images"), (speech, "recordings of speech")):
         if special and (law is not None or not objective.supervised):
             raise ValueError(f"{words} are learnt by dsm, without a noise of their own; got {name}")
-    if noise and mri:
-        raise ValueError("either recordings of noise or MR images: choose one of the two")
+    if noise + mri + speech > 1:
+        raise ValueError("recordings of noise, MR images or recordings of speech: choose one of them")
     if isinstance(law, float | int):
         raise ValueError(f"the noise of the data is a std, above 0, got {law}")
     if objective.needs_noise and law is None:

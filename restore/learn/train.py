@@ -26,6 +26,7 @@ from restore.denoisers.tweedie import Tweedie
 from restore.errors import InputError
 from restore.files import atomic_write
 from restore.priors.network import EDMDenoiser, UNet
+from restore.priors.speech import SpeechDenoiser, longest
 from restore.priors.store import CONFIG, find_prior, read_config, save_prior, save_table, start_from
 
 from .base import Objective
@@ -33,6 +34,8 @@ from .card import write_card
 from .checkpoint import AGAIN, CHECKPOINT, check_same_run, read_state
 from .data import SUFFIXES, Patches, find_pictures, load, load_pictures, read_noisy, warn_of_few
 from .mri import FILES, ComplexPatches, load_shown, load_slices
+from .speech import FILES as AUDIO
+from .speech import SHOWN, Utterances, load_speech, table_of_errors, validate_speech
 from .told import check_fits, level, noise_patches, noisy_patches, with_law
 from .trainer import Recipe, Trainer, ctrl_c_between_steps
 from .validation import measure_spectra, validate, validate_noisy
@@ -63,6 +66,7 @@ def learn(
     data_noise: float | Tweedie | None = None,
     clean: Sequence[Path] = (),
     mri: bool = False,
+    speech: bool = False,
     validation: Sequence[Path] = (),
     files: str | None = None,
     progress: Callable[[float], None] | None = None,
@@ -91,6 +95,8 @@ def learn(
         clean: folders of clean pictures to learn from besides, for `ambient`.
         mri: the files are magnitudes of MR images, NIfTI volumes or pictures of slices; what is learnt is a prior on
             complex images of two channels, real and imaginary (`restore.learn.mri`).
+        speech: the files are recordings of clean speech; what is learnt is a prior on audio and its frames of
+            frequencies (`restore.priors.speech`). `patch` is a number of frames.
         validation: files to validate on instead of `held_out` ones; nothing is learnt from them.
         files: what stands for the contents of the pictures; a run on others is not gone on with.
         progress: called with the share of the steps that is done; without it, lines are logged.
@@ -106,13 +112,14 @@ def learn(
     recipe = Recipe(steps=steps, batch=batch, patch=patch, lr=lr)
     objective = named_objective(objective) if isinstance(objective, str) else objective
     law = Tweedie(0, data_noise**2) if isinstance(data_noise, float | int) and data_noise > 0 else data_noise
-    check_fits(objective, law, clean, noise, mri)
+    check_fits(objective, law, clean, noise, mri, speech)
     assert law is None or isinstance(law, Tweedie)
     if law is not None and objective.rho and not law.rho:
         law = of_std(objective.rho, law.phi**0.5)  # the std that was told is that of mid-grey
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     noisy = law is not None or not objective.supervised
-    paths = [p for f in folders for p in ([f] if f.is_file() else find_pictures([f], FILES if mri else SUFFIXES))]
+    suffixes, kind = (FILES, "pictures") if mri else (AUDIO, "recordings") if speech else (SUFFIXES, "pictures")
+    paths = [p for f in folders for p in ([f] if f.is_file() else find_pictures([f], suffixes, kind))]
     held_out = min(held_out, len(paths) // 4)
     held = list(validation) or [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
     others = [p for p in paths if p.resolve() not in {h.resolve() for h in held}]
@@ -122,6 +129,9 @@ def learn(
     elif mri:
         patches = ComplexPatches(load_slices(others, patch), patch)
         shown = [(x, 0.0) for x in (load_shown(held) if held else [])]
+    elif speech:
+        patches = Utterances(load_speech(others, longest(patch)), patch)
+        shown = [(x[None, None, :SHOWN], 0.0) for x in (load_speech(held) if held else [])]
     else:
         pictures = load_pictures(others, smallest=patch)
         patches = noise_patches(pictures, patch, others[0].parent) if noise else Patches(pictures, patch)
@@ -131,7 +141,8 @@ def learn(
     torch.manual_seed(seed)
     network = read_config(find_prior(start) / CONFIG)["network"] if start else {"widths": WIDTHS, "blocks": BLOCKS}
     widths, blocks = widths or network["widths"], blocks or network["blocks"]
-    denoiser, average = (EDMDenoiser(UNet(patches.channels, widths, blocks)).to(where) for _ in range(2))
+    make = partial(new_denoiser, patches, widths, blocks)
+    denoiser, average = (make().to(where) for _ in range(2))
     if start:
         start_from(denoiser, start)
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
@@ -147,6 +158,8 @@ def learn(
         run["noise"] = True
     if mri:
         run["mri"] = True
+    if speech:
+        run["speech"] = True
     if noisy:
         told = str(data_noise) if isinstance(data_noise, Tweedie) else data_noise
         run |= {"noisy pictures": sum(p.is_floating_point() for p in patches.all), "data_noise": told}
@@ -191,7 +204,7 @@ def learn(
                 psnr = (
                     validate_noisy(average, objective, shown, law)
                     if noisy
-                    else validate(average, [picture for picture, _ in shown])
+                    else (validate_speech if speech else validate)(average, [picture for picture, _ in shown])
                 )
                 seconds = before + time.monotonic() - began
                 history.append({"step": trainer.done, "seconds": seconds, "loss": fmean(losses), **psnr})
@@ -200,7 +213,8 @@ def learn(
                     of = "estimated from noisy pictures" if noisy else "at 25/255"
                     of += ", at half their size" if objective.learns_score else ""
                     found = ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items())
-                    log.info("step %d/%d: validation PSNR %s: %s", trainer.done, steps, of, found)
+                    of = "SI-SDR in white noise" if speech else f"PSNR {of}"
+                    log.info("step %d/%d: validation %s: %s", trainer.done, steps, of, found)
                 score = {"rho": 0.0 if law is None else law.rho} if objective.learns_score else None
                 save_prior(average, out, noise=noise, score=score)
                 write_card(out, run, history, [p.name for p in held])
@@ -211,6 +225,9 @@ def learn(
                 log.info("saved %s at step %d of %d", out, trainer.done, steps)
                 raise KeyboardInterrupt
     average.load_state_dict(trainer.average)
+    if isinstance(patches, Utterances) and isinstance(average, SpeechDenoiser):
+        save_table(table_of_errors(average, patches, where, seed), out)
+        return out
     sources, sigmas = [p for p in patches.all if mri or not p.is_floating_point()], None
     if not sources and law is not None and law.rho == 0 and objective.for_samplers and not objective.takes_masks:
         sources, sigmas = patches.all, patches.noise  # without clean pictures, what is wrong shows above the noise
@@ -218,6 +235,13 @@ def learn(
     if table is not None:
         save_table(table, out)
     return out
+
+
+def new_denoiser(patches: Patches, widths: Sequence[int], blocks: Sequence[int]) -> EDMDenoiser:
+    """One for what the patches show, its last layer zero."""
+    if isinstance(patches, Utterances):
+        return SpeechDenoiser(UNet(patches.channels, widths, blocks, beside=1), patches.spread())
+    return EDMDenoiser(UNet(patches.channels, widths, blocks))
 
 
 def noisy_material(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
+from operators.compose import compose
 from operators.fourier import irfft2
 from operators.linalg import cg
 from operators.random import Draws
@@ -93,8 +94,22 @@ class Diagonal(Covariance):
 
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
         """To one percent or a hundred iterations, whichever comes first: at high sigma the system is badly conditioned,
-        and the answer worth less than the model."""
-        z = cg(lambda v: A.forward(self(A.adjoint(v))) + sigma_y**2 * v, r, tol=1e-2, max_iter=100, floor=sigma_y**2)
+        and the answer worth less than the model. Where the rows of `A` are orthogonal and of one norm, each number is
+        first taken as if it were measured by itself."""
+
+        def alone(v: Tensor) -> Tensor:
+            if A.gram is None:
+                return v
+            return A.forward(A.adjoint(v) / (A.gram * self.variances + sigma_y**2))
+
+        z = cg(
+            lambda v: A.forward(self(A.adjoint(v))) + sigma_y**2 * v,
+            r,
+            precondition=alone,
+            tol=1e-2,
+            max_iter=100,
+            floor=sigma_y**2,
+        )
         return self(A.adjoint(z))
 
     def sample(self, rng: Draws, like: Tensor) -> Tensor:
@@ -119,6 +134,22 @@ class Times(Covariance):
 
     def sample(self, rng: Draws, like: Tensor) -> Tensor:
         return math.sqrt(self.factor) * self.C.sample(rng, like)
+
+
+class Through(Covariance):
+    """`M C M'`: that of `M u`, for `u` with the covariance `C`."""
+
+    def __init__(self, M: LinearOperator, C: Covariance):
+        self.M, self.C = M, C
+
+    def __call__(self, v: Tensor) -> Tensor:
+        return self.M.forward(self.C(self.M.adjoint(v)))
+
+    def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
+        return self.M.forward(self.C.gain(compose(A, self.M), r, sigma_y))
+
+    def sample(self, rng: Draws, like: Tensor) -> Tensor:
+        return self.M.forward(self.C.sample(rng, like.new_empty(len(like), *self.M.ishape)))
 
 
 class Stationary(Covariance):

@@ -75,6 +75,7 @@ class UNet(nn.Module):
         widths: features per level; level `k` works at `1 / 2**k` of the resolution.
         blocks: residual blocks per level, on the way down and again on the way up (once at the bottom).
         embedding: size of the noise embedding.
+        beside: channels that only come in, after the others.
 
     Raises:
         ValueError: `widths` and `blocks` name different numbers of levels.
@@ -86,6 +87,7 @@ class UNet(nn.Module):
         widths: Sequence[int] = (32, 64, 128, 192),
         blocks: Sequence[int] = (2, 2, 2, 2),
         embedding: int = 256,
+        beside: int = 0,
     ):
         super().__init__()
         if len(widths) != len(blocks):
@@ -93,9 +95,9 @@ class UNet(nn.Module):
                 f"widths has {len(widths)} levels, blocks has {len(blocks)}: give one number each per level"
             )
         self.channels, self.widths, self.blocks = tuple(channels), tuple(widths), tuple(blocks)
-        self.embedding = embedding
+        self.embedding, self.beside = embedding, beside
         self.embed = Embedding(embedding)
-        self.stems = nn.ModuleDict({str(c): nn.Conv2d(c, widths[0], 3, padding=1) for c in channels})
+        self.stems = nn.ModuleDict({str(c): nn.Conv2d(c + beside, widths[0], 3, padding=1) for c in channels})
         self.heads = nn.ModuleDict({str(c): nn.Conv2d(widths[0], c, 3, padding=1) for c in channels})
         for head in self.heads.parameters():
             nn.init.zeros_(head)
@@ -116,7 +118,7 @@ class UNet(nn.Module):
         return [p for p in self.parameters() if p.ndim == 4 and id(p) not in ends]
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        channels, (height, width) = str(x.shape[1]), x.shape[2:]
+        channels, (height, width) = str(x.shape[1] - self.beside), x.shape[2:]
         x = pad_to_multiple(x, 2 ** len(self.shrink))
         e = self.embed(c_noise)
         h = first = self.stems[channels](x)

@@ -124,13 +124,18 @@ class SpectralTable:
 
         Gains are solved for to a tenth, which is more than an average over pictures knows of one.
         """
-        logs, at = self.sigmas.log(), torch.tensor(sigma).double().log()
-        k = int(torch.searchsorted(logs, at).clamp(1, len(logs) - 1))
-        share = float(((at - logs[k - 1]) / (logs[k] - logs[k - 1])).clamp(0, 1))
-        table = self.spectra[x.shape[1]].clamp(min=1e-12).log()
-        level = torch.lerp(table[k - 1], table[k], share)  # (C, K, K)
+        level = log_between(self.sigmas, self.spectra[x.shape[1]], sigma)  # (C, K, K)
         H, W = x.shape[-2:]
         rows, columns = (4 * f.abs() - 1 for f in (torch.fft.fftfreq(H), torch.fft.rfftfreq(W)))  # 0..1/2 -> -1..1
         grid = torch.stack(torch.broadcast_tensors(columns[None], rows[:, None]), -1)
         spectrum = F.grid_sample(level[None], grid[None], align_corners=True)[0].exp()
         return Stationary(spectrum.to(x), tol=0.1)
+
+
+def log_between(sigmas: Tensor, powers: Tensor, sigma: float) -> Tensor:
+    """The logarithm of a table `(S, ...)` at a noise level: between those of its rows by interpolation."""
+    logs, at = sigmas.log(), torch.tensor(sigma).double().log()
+    k = int(torch.searchsorted(logs, at).clamp(1, len(logs) - 1))
+    share = float(((at - logs[k - 1]) / (logs[k] - logs[k - 1])).clamp(0, 1))
+    rows = powers[k - 1 : k + 1].clamp(min=1e-12).log()
+    return torch.lerp(rows[0], rows[1], share)

@@ -20,6 +20,7 @@ from restore.files import atomic_write
 from .base import Denoiser, Rescaled
 from .network import EDMDenoiser, UNet
 from .spectra import SpectralTable
+from .speech import BANDS, CLASSES, RATE, ErrorTable, SpeechDenoiser
 
 SHIPPED = Path(__file__).parent / "weights"
 WEIGHTS, CONFIG, SPECTRA = "weights.safetensors", "config.json", "spectra.safetensors"
@@ -49,7 +50,8 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
         cure = "learn one by `restore learn recordings/ --noise-only`" if noise else "give it as --noise-prior"
         raise InputError(folder, kinds[not noise], kinds[noise], cure)
     try:
-        denoiser = EDMDenoiser(UNet(**config["network"]), **config["denoiser"])
+        kind = SpeechDenoiser if "rate" in config else EDMDenoiser
+        denoiser = kind(UNet(**config["network"]), **config["denoiser"])
         denoiser.rho = float(config.get("rho", 0))
         units = config["units"]
         prior = Rescaled(denoiser, units["scale"], units["shift"])
@@ -60,7 +62,10 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
     check_fit(weights, denoiser.state_dict(), folder)
     denoiser.load_state_dict(weights)
     if (folder / SPECTRA).exists():
-        denoiser.table = read_table(folder / SPECTRA, denoiser)
+        if isinstance(denoiser, SpeechDenoiser):
+            denoiser.errors = read_errors(folder / SPECTRA)
+        else:
+            denoiser.table = read_table(folder / SPECTRA, denoiser)
     return prior.to(memory_format=channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
@@ -90,6 +95,10 @@ def save_prior(
         },
         "units": {"scale": 2, "shift": 0 if noise or 2 in network.channels else -1},  # [0, 1] -> [-1, 1]
     }
+    if isinstance(denoiser, SpeechDenoiser):
+        del config["denoiser"]["sigma_data"]
+        config["network"]["beside"] = network.beside
+        config |= {"units": {"scale": 1, "shift": 0}, "rate": RATE}
     if noise:
         config["noise"] = True
     if score is not None:
@@ -103,9 +112,12 @@ def save_prior(
         temporary.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def save_table(table: SpectralTable, folder: Path) -> None:
+def save_table(table: SpectralTable | ErrorTable, folder: Path) -> None:
     """Write how sure a denoiser is, in its own units, beside its weights. Raises OutputError."""
-    spectra = {f"channels_{c}": s.cpu().contiguous() for c, s in table.spectra.items()}
+    if isinstance(table, ErrorTable):
+        spectra = {"errors": table.powers.contiguous()}
+    else:
+        spectra = {f"channels_{c}": s.cpu().contiguous() for c, s in table.spectra.items()}
     with atomic_write(folder / SPECTRA) as temporary:
         temporary.write_bytes(save({"sigmas": table.sigmas.float().contiguous(), **spectra}))
 
@@ -121,6 +133,15 @@ def read_table(path: Path, denoiser: EDMDenoiser) -> SpectralTable:
     return SpectralTable(sigmas, {int(name.removeprefix("channels_")): t for name, t in tensors.items()})
 
 
+def read_errors(path: Path) -> ErrorTable:
+    """What `save_table` wrote of a denoiser of speech. Raises InputError where it is damaged or of another kind."""
+    tensors = read_weights(path)
+    if tensors.keys() != {"sigmas", "errors"} or tensors["errors"].shape[1:] != (BANDS, CLASSES):
+        seen, cure = ", ".join(sorted(tensors)) or "nothing", "copy it together with the weights, or delete it"
+        raise InputError(path, seen, f"sigmas, and errors for {BANDS} bands and {CLASSES} strengths", cure)
+    return ErrorTable(tensors["sigmas"], tensors["errors"])
+
+
 def start_from(denoiser: EDMDenoiser, name: str | Path) -> None:
     """Give a new denoiser the weights of a prior. Blocks that the prior has not stay as they were made, which changes
     nothing that comes out; ends for other numbers of channels are left.
@@ -132,7 +153,7 @@ def start_from(denoiser: EDMDenoiser, name: str | Path) -> None:
     weights = {
         k: v
         for k, v in read_weights(folder / WEIGHTS).items()
-        if k in own or not k.startswith(("network.stems", "network.heads"))
+        if k in own or not k.startswith(("network.stems", "network.heads", "spread"))
     }
     wrong = [k for k, v in weights.items() if k not in own or own[k].shape != v.shape]
     if wrong:
