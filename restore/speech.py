@@ -8,12 +8,14 @@ are finished lie in a hidden folder beside the output, so that the same command 
 from __future__ import annotations
 
 import json
+import math
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -50,8 +52,12 @@ SILENCE = 1e-5
 OFFSET = 0.01
 # Noise of what counts as measured, in units of the speech, where none is given.
 EXACT = 1e-3
+# Numbers in frames for each sample: the noise of overlapping frames is the same noise.
+REDUNDANCY = 2 * (WINDOW // 2 + 1) / HOP
+# Share of the frames that are the quietest.
+QUIET = 0.1
 # Noises by EM: sounds they are made of, rounds, steps of the sampler in each, draws in each.
-RANK, ROUNDS, STEPS, EM_DRAWS = 4, 4, 12, 1
+RANK, ROUNDS, STEPS, EM_DRAWS = 4, 1, 10, 2
 # A gap is silence for at least so long and at most so long, in seconds.
 SHORTEST, LONGEST = 0.002, 0.3
 # A clipped recording has at least so many samples in a row at its largest value, again and again.
@@ -167,6 +173,19 @@ class Told:
     sigma: float = 0.0
 
 
+class FrameNoise(NMF):
+    """Noise of a recording as frames have it, all numbers of which are told to a sampler.
+
+    Noise on audio of `T` samples has `T` degrees of freedom, and so have its frames, which are four times as many
+    numbers. Taken for independent they would count four times, and draws would follow the noise: EM would lead down to
+    none. With four times the power that is seen, `sum |y - x|^2 / variance` is what it is on the audio itself.
+    """
+
+    def fit(self, y: Tensor, z: Tensor) -> Self:
+        r = math.sqrt(REDUNDANCY)
+        return super().fit(r * y, r * z)
+
+
 class Segments(Workshop):
     """A `Workshop` of segments: draws `(sample, channel, t)` at 16 kHz, full scale being 1."""
 
@@ -275,7 +294,7 @@ def _channel(
     calls = iter(range(1, 1 << 30))
     seed, nfe, seconds = request.settings["seed"], 0.0, 0.0
     try:
-        if isinstance(problem.noise, NMF):
+        if isinstance(problem.noise, FrameNoise):
             problem, nfe, seconds = _with_fitted_noise(problem, tools, seed)
         result = restore(
             problem,
@@ -292,10 +311,13 @@ def _channel(
         cure = "try --noise, or another --sampler"
         where = f"{start / RATE:.1f} to {stop / RATE:.1f} s"
         raise InputError(prepared.job.source, f"{where}: {error}", "numbers that stay finite", cure) from error
+    fit = float(result.residual().double().square().mean().sqrt())
+    if problem.operator.oshape == frames.oshape:
+        fit *= math.sqrt(REDUNDANCY)
     drawn = frames.adjoint(result.samples)[:, 0, before:].cpu().numpy() * scale
     return drawn.astype(np.float32), Told(
         empty=False,
-        data_fit=float(result.residual().double().square().mean().sqrt()),
+        data_fit=fit,
         nfe=result.nfe + nfe / request.draws,
         backward=result.backward,
         seconds=result.seconds + seconds,
@@ -331,21 +353,18 @@ def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span
     return Problem(Y, Identity(frames.oshape), first_noise(Y, request.settings["seed"])), frames
 
 
-def first_noise(Y: Tensor, seed: int) -> NMF:
+def first_noise(Y: Tensor, seed: int) -> FrameNoise:
     """Where EM begins, for frames `(1, 2, F, N)`: noise as strong in every frame as it is in the quietest."""
     power = Y.double().square().mean((0, 1))  # (F, N)
     loud = power.mean(0)
     heard = power[:, loud > 1e-10 * loud.max()]  # digital silence tells nothing of the noise
-    # The median of the quietest frames; that of an exponential distribution of mean one would be ln 2.
-    floor = heard.quantile(0.1, dim=1) / 0.105  # the quantile of an exponential distribution of mean one
-    like = floor.sqrt()[:, None].expand(power.shape)[None, None].expand(1, 2, -1, -1)
-    return NMF.start(like, RANK, Draws(seed))
+    floor = heard.quantile(QUIET, dim=1) / -math.log1p(-QUIET)  # as that of the power of Gaussian noise, to its mean
+    like = (REDUNDANCY * floor).sqrt()[:, None].expand(power.shape)[None, None].expand(1, 2, -1, -1)
+    return FrameNoise.start(like, RANK, Draws(seed))
 
 
 def _with_fitted_noise(problem: Problem, tools: Tools, seed: int) -> tuple[Problem, float, float]:
     """The problem with the noise that EM finds, the calls of the prior that took, and the seconds."""
-    import time
-
     start = time.perf_counter()
     few: Sampler = replace(tools.sampler, steps=min(STEPS, tools.sampler.steps))
     found = fit_noise(problem, tools.prior, few, rounds=ROUNDS, num_samples=EM_DRAWS, seed=seed)[-1]
@@ -355,9 +374,8 @@ def _with_fitted_noise(problem: Problem, tools: Tools, seed: int) -> tuple[Probl
 
 def _sigma(problem: Problem) -> float:
     """Of the noise, per sample, in units of the prior."""
-    if isinstance(problem.noise, NMF):
-        v = problem.noise.variance
-        return float((2 * v.sum() / (v.shape[1] * HOP)).sqrt())  # the transform keeps energy: (2, F, N) of T = N hop
+    if isinstance(problem.noise, FrameNoise):
+        return float(problem.noise.variance.mean().sqrt())
     assert isinstance(problem.noise, Gaussian)
     return problem.noise.sigma
 

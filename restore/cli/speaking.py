@@ -19,7 +19,7 @@ from .restoring import DEFAULT_DRAWS, NARROW, drawing
 from .settings import settings
 from .working import Report, do_all, tools
 
-PRIOR = "speech-16k"
+PRIOR, SAMPLER = "speech-16k", "diffpir"
 Record = dict[str, Any]
 
 
@@ -28,7 +28,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     inputs, overrides = split_overrides(options.inputs)
     _check_options(options)
     task = options.task
-    composed = settings([f"prior.name={PRIOR}", f"recipe=speech_{task}_${{sampler}}", *drawing(options), *overrides])
+    preset = [f"prior.name={PRIOR}", f"sampler={SAMPLER}", "recipe=speech_${sampler}"]
+    composed = settings([*preset, *drawing(options), *overrides])
     from restore.jobs import Job
     from restore.modalities.speech import FORMATS, list_recordings
     from restore.speech import SINGLE, SpeechRequest
