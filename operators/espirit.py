@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from operators.base import ShapeError
+from operators.masks import centre_block
 
 _HELD = 2**22  # numbers, of the matrices of pixels, to hold at a time
 
@@ -151,27 +152,16 @@ def _waves(n: int, kernel: int, like: Tensor) -> Tensor:
 
 
 def _middle(kspace: Tensor, calibration: int, kernel: int) -> Tensor:
-    """The largest rectangle around the zero frequency without a gap, of sides up to `calibration`."""
-    sampled = (kspace != 0).any(0)
-    H, W = sampled.shape
-
-    def window(n: int, width: int) -> slice:
-        return slice(n // 2 - width // 2, n // 2 - width // 2 + width)
-
-    def widest(line: Tensor) -> int:
-        n = len(line)
-        return next((w for w in range(min(calibration, n), 0, -1) if bool(line[window(n, w)].all())), 0)
-
-    h, w = widest(sampled[:, W // 2]), widest(sampled[H // 2])
-    while min(h, w) >= kernel and not bool(sampled[window(H, h), window(W, w)].all()):  # a disc, not a rectangle
-        h, w = h - 1, w - 1
+    """The rectangle around the zero frequency without a gap, of sides up to `calibration`."""
+    block = kspace[:, *centre_block((kspace != 0).any(0), calibration)]
+    _, h, w = block.shape
     if min(h, w) <= kernel:
         raise ValueError(
             f"the middle of k-space is needed for coil maps, more than {kernel} lines without a gap, but {h} x {w} "
             "points (y by x) were sampled there: give the maps from a file, or check that the zero frequency lies in "
             "the middle"
         )
-    return kspace[:, window(H, h), window(W, w)]
+    return block
 
 
 def _check(kspace: Tensor) -> None:

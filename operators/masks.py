@@ -124,6 +124,31 @@ def poisson_disc(
     )
 
 
+def centre_block(mask: Tensor, most: int | None = None) -> tuple[slice, slice]:
+    """A rectangle around the zero frequency without a gap, as long along each axis as that allows.
+
+    Args:
+        mask: boolean, `(H, W)`.
+        most: the longest side.
+
+    Returns:
+        Where it lies along y and x; empty where the zero frequency was not sampled.
+    """
+
+    def window(n: int, width: int) -> slice:
+        return slice(n // 2 - width // 2, n // 2 - width // 2 + width)
+
+    def widest(line: Tensor) -> int:
+        n = len(line)
+        return next((w for w in range(min(n, most or n), 0, -1) if bool(line[window(n, w)].all())), 0)
+
+    H, W = mask.shape
+    h, w = widest(mask[:, W // 2]), widest(mask[H // 2])
+    while not bool(mask[window(H, h), window(W, w)].all()):  # a disc, not a rectangle
+        h, w = h - (h >= w), w - (w >= h)
+    return window(H, h), window(W, w)
+
+
 def _throw(radius: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Keep each point of the order that no point kept before it blocks."""
     H, W = radius.shape

@@ -17,17 +17,10 @@ from restore.jobs import Job
 from restore.modalities.mri_write import suffix_of, write_volume
 from restore.records import Record, complete, hold, machine, pinned, remove, what_it_is
 from restore.report import nice_ceiling, panel
-from restore.scans import (
-    PreparedScan,
-    ScanRequest,
-    Slice,
-    Told,
-    Workshop,
-    misfit,
-    peak_psnr,
-    pose,
-    predict,
-)
+from restore.scan_pose import Slice, misfit, pose, predict
+from restore.scan_prepare import PreparedScan, ScanRequest
+from restore.scan_workshop import Told, Workshop
+from restore.scans import peak_psnr
 from restore.uncertainty.calibration import HONESTLY
 
 # Decades of k-space that are shown, from its largest value down.
@@ -152,7 +145,8 @@ def _pictures(
     posed = pose(prepared, request, prepared.chosen[n])
     assert posed is not None
     volume = _Volume(prepared, workshop)
-    job, samples, scale = prepared.job, volume.samples(n), posed.scale
+    job, samples = prepared.job, volume.samples(n)
+    scale = float(np.quantile(np.abs(posed.alone), 0.995))  # so that white is the same in all pictures
     shown: list[tuple[str, np.ndarray]] = [
         ("gridded" if posed.used is None else "zero-filled", np.abs(posed.alone)[None] / scale),
         (f"magnitude\n{what_it_is(request.draws)}", volume.mean(n)[None] / scale),
@@ -166,7 +160,7 @@ def _pictures(
         error = np.abs(volume.mean(n) - truth) / scale
         title = "all data, coils combined" if known is None else "truth"
         shown += [(title, truth[None] / scale), ("error of the magnitude", error)]
-    shown.append(("phase\nblack -pi, white pi", (volume.phase(n)[None] + np.pi) / (2 * np.pi)))
+    shown.append(("phase\nred 0, green 2 pi / 3, blue -2 pi / 3", _hued(volume.mean(n) / scale, volume.phase(n))))
     panel(job.beside(beside.PANEL), shown)
     _check(job.beside(beside.KSPACE), prepared, posed, samples.mean(0))
     many = f"slice {prepared.chosen[n]}: " if len(told) > 1 else ""
@@ -175,6 +169,12 @@ def _pictures(
         if t.empty:
             notes.append(f"slice {prepared.chosen[n]} holds no data (all zero): left zero")
     return notes
+
+
+def _hued(magnitude: np.ndarray, phase: np.ndarray) -> np.ndarray:
+    """A complex picture as colours, `(3, y, x)`: the phase as hue, which goes round as it does."""
+    turn = 2 * np.pi / 3 * np.array([0, 1, -1])[:, None, None]
+    return np.clip(magnitude, 0, 1) * (0.5 + 0.5 * np.cos(phase - turn))
 
 
 def _check(path: Path, prepared: PreparedScan, posed: Slice, mean: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from operators.random import Draws, generator
 from restore.errors import InputError
 from restore.modalities.image import FORMATS, read_picture
 from restore.modalities.mri import Scan, fft2, ifft2, read_scan
-from restore.scans import brightness, centre_block, combined, kept_lines, whole_maps
+from restore.scan_pose import brightness, combined, kept_lines, whole_maps
 
 COILS = 8
 
@@ -100,7 +100,7 @@ def _whole(scan: Scan, i: int) -> tuple[np.ndarray, np.ndarray]:
     x = ifft2(k)
     if not there.any() or scan.coils == 1:
         return x[0], x
-    return combined(x, whole_maps(k, centre_block(there))), x
+    return combined(x, whole_maps(k)), x
 
 
 def _coils(count: int, shape: tuple[int, int]) -> np.ndarray:

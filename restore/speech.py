@@ -37,7 +37,7 @@ from restore.modalities.resampling import Resampler
 from restore.modalities.speech import BLOCK, Recording, read_recording
 from restore.problem import Problem
 from restore.samplers.base import Sampler, SamplerError
-from restore.scans import Workshop
+from restore.scan_workshop import Workshop
 from restore.tiles import Span, cut
 
 TASKS = ("denoise", "gap", "declip", "bandwidth", "dereverb")

@@ -10,10 +10,13 @@ from cli_parts import bad, command
 from PIL import Image
 from scan_parts import COILS, SHAPE, head, kspace, maps
 
+from operators.masks import centre_block
 from operators.mri import to_channels
 from restore.core import restore
+from restore.errors import InputError
 from restore.modalities.mri import read_scan
-from restore.scans import ScanRequest, _noise, centre_block, kept_lines
+from restore.scan_noise import noise_of
+from restore.scan_pose import Slice, kept_lines
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -70,7 +73,7 @@ def test_a_scan_becomes_a_volume_its_spread_its_draws_and_a_record(capsys):
     assert record["noise"]["sigma"] == pytest.approx(0.01, rel=0.1)
     assert record["interval"]["is"] == "spread of the samples, not a guarantee"
     assert 0.8 < record["result"]["data_fit"] < 1.6  # of the brighter slice, what the maps cannot explain shows
-    assert len(record["slices"]) == 2 and record["result"]["psnr"] > 20
+    assert len(record["slices"]) == 2 and record["result"]["psnr"] > 17  # of a prior that was made up
     for words in ("2 slices, 4 coils", "slice 2, coil 4, y 48, x 40 (guessed", "estimated at the edges",
                   "maps by espirit", "sampled   50 % of k-space, acceleration 2; centre without a gap", "x 40 (y, x)",
                   "spread of the samples, not a guarantee", "data fit", "left out"):  # fmt: skip
@@ -105,7 +108,7 @@ def test_unequal_noise_of_the_coils_is_made_one(capsys):
     white = rng.standard_normal(k.shape) + 1j * rng.standard_normal(k.shape)
     noise = 0.01 * np.tensordot(mixed, white, 1)
     np.save("k.npy", (k + noise).astype(np.complex64))
-    whitening, sigma, _ = _noise(read_scan("k.npy"), None, range(1), ScanRequest(settings={}))
+    whitening, sigma, _ = noise_of(read_scan("k.npy"), None, range(1), None)
     n = np.tensordot(whitening, noise, 1).reshape(COILS, -1)
     covariance = n @ n.conj().T / n.shape[1] / (2 * sigma**2)
     np.testing.assert_allclose(covariance, np.eye(COILS), atol=0.25)  # known from a twentieth of the points
@@ -173,7 +176,17 @@ def test_slices_png_and_a_file_of_maps(capsys):
     assert Image.open("o.png").size == SHAPE[::-1]
     assert Path("o_sample-03.png").exists()
     bad(capsys, "mri", "k.npy", "--coils", "maps.npy", *FEW, "-o", "p.png", said="3 slices; wanted one for a PNG")
-    bad(capsys, "mri", "k.npy", "--slices", "2:5", *FEW, "-o", "p.npy", said="slices 2 to 4 asked of 3")
+    bad(
+        capsys,
+        "mri",
+        "k.npy",
+        "--slices",
+        "2:5",
+        *FEW,
+        "-o",
+        "p.npy",
+        said="slice 4 asked, and it has 3; wanted at most 2",
+    )
 
 
 def test_a_slice_of_zeros_is_left_zero_and_named(capsys):
@@ -192,13 +205,21 @@ def test_one_coil(capsys):
     assert json.loads(Path("o.run.json").read_text())["result"]["data_fit"] < 1.3
 
 
+def test_where_no_coil_sees_anything_there_is_no_answer():
+    S = maps()
+    S[:, :5] = 0
+    posed = Slice(None, 2.0, None, None, None, S, None, None)
+    x = posed.images(torch.ones(3, 2, *SHAPE))
+    assert not x[:, :5].any() and (x[:, 5:] == 2 + 2j).all()
+
+
 def test_a_prior_that_does_not_fit_is_told(capsys):
     np.save("k.npy", kspace())
     words = "prior._target_=scan_parts.Sure"
     _, out, _ = command(capsys, "mri", "k.npy", "--steps", "4", words, "--samples", "2", "-o", "o.npy")
     assert "does NOT seem to fit" in out
     _, out, _ = command(capsys, "mri", "k.npy", *FEW, "-o", "p.npy")
-    assert "prior     fits" in out
+    assert "no sign that it does not fit" in out
 
 
 @pytest.mark.parametrize("name", ["photo.png", "volume.nii.gz", "k.npy"])
@@ -237,12 +258,12 @@ def test_simulate_refuses_what_has_no_truth(capsys):
 
 def test_what_an_acceleration_keeps():
     for accel in ("4", "2.5"):
-        mask = kept_lines((96, 40), accel, "y", torch.Generator().manual_seed(0))
-        assert mask.all(1).sum() == round(96 / float(accel)) and set(mask.sum(1)) == {0, 40}
+        mask = torch.from_numpy(kept_lines((96, 40), accel, "y", torch.Generator().manual_seed(0)))
+        assert mask.all(1).sum() == round(96 / float(accel)) and set(mask.sum(1).tolist()) == {0, 40}
         rows, columns = centre_block(mask)
         assert rows.stop - rows.start >= 12 and columns == slice(0, 40)
-    mask = kept_lines((96, 40), "2x2", "y", torch.Generator())
-    assert centre_block(mask)[1].stop - centre_block(mask)[1].start >= 24 and 0.25 < mask.mean() < 0.5
+    mask = torch.from_numpy(kept_lines((96, 40), "2x2", "y", torch.Generator()))
+    assert centre_block(mask)[1].stop - centre_block(mask)[1].start >= 24 and 0.25 < mask.float().mean() < 0.5
 
 
 BAD = [
@@ -270,7 +291,7 @@ def test_bad_scans_are_refused_in_words(capsys):
         bad(capsys, "mri", "k.npy", *FEW, *words, "-o", "o.npy", said=said)
 
     scan(lines=every(2, centre=0))
-    refused("no centre lines: 1 lines around zero frequency without a gap, in slice 0; wanted at least 12")
+    refused("no centre lines: 1 around zero frequency without a gap, in slice 0; wanted at least 12")
     k = scan()
     np.save("mask.npy", np.ones((30, 30)))
     refused("a mask of 30 x 30; wanted 48 x 40", "--mask", "mask.npy")
@@ -280,7 +301,18 @@ def test_bad_scans_are_refused_in_words(capsys):
     k = kspace()
     k[2] = 0
     np.save("k.npy", k)
-    refused("dead")
+    refused("nothing from coil 2 (counted from 0)")
+    k[2] = k[1]
+    np.save("k.npy", k)
+    refused("coils that are copies")
+    scan(lines=every(2))
+    np.save("mask.npy", ~every(2))
+    refused("are zero in the scan: not sampled", "--mask", "mask.npy")
+    refused("no trajectory; wanted points off the grid for --matrix", "--matrix", "48,40")
+    np.save("maps.npy", np.full((4, *SHAPE), np.nan))
+    refused("maps.npy: coil maps: NaN", "--coils", "maps.npy")
+    np.save("maps.npy", np.zeros((4, *SHAPE)))
+    refused("maps.npy: coil maps: zero everywhere", "--coils", "maps.npy")
     np.save("k.npy", np.abs(kspace()))
     refused("real numbers; wanted k-space")
     np.save("k.npy", np.zeros((0, *SHAPE), np.complex64))
@@ -296,21 +328,40 @@ def test_one_bad_scan_does_not_stop_the_others(capsys):
     assert Path("out/a.nii.gz").exists() and "1 restored, 0 already done, 1 failed" in out
 
 
-def test_a_radial_scan(capsys):
-    pytest.importorskip("finufft")
+def radial(spokes=60):
+    """K-space `(coil, spoke, sample)` and where it was sampled, x before y, in cycles per pixel."""
     from operators.nufft import NUFFT
 
-    radius, angles = np.linspace(-0.5, 0.49, 64), np.pi * np.arange(60) / 60
-    points = np.stack([np.outer(np.cos(angles), radius), np.outer(np.sin(angles), radius)], -1)  # x, y
+    radius, angles = np.linspace(-0.5, 0.49, 64), np.pi * np.arange(spokes) / spokes
+    points = np.stack([np.outer(np.cos(angles), radius), np.outer(np.sin(angles), radius)], -1)
     E = NUFFT(torch.from_numpy(points[..., ::-1].reshape(-1, 2).copy()), (2 * COILS, *SHAPE))
     seen = to_channels(torch.from_numpy(maps() * head()))[None].double()
     y = E(seen)[0].reshape(COILS, 2, *points.shape[:2]).numpy()
-    noise = 0.01 * np.random.default_rng(0).standard_normal(y.shape)
-    y = (y + noise)[:, 0] + 1j * (y + noise)[:, 1]
-    np.savez("k.npz", kspace=y.astype(np.complex64), trajectory=points)
+    y += 0.01 * np.random.default_rng(0).standard_normal(y.shape)
+    return (y[:, 0] + 1j * y[:, 1]).astype(np.complex64), points
+
+
+def test_a_radial_scan(capsys):
+    pytest.importorskip("finufft")
+    k, points = radial()
+    np.savez("k.npz", kspace=k, trajectory=points)
     status, out, _ = command(capsys, "mri", "k.npz", "--matrix", "48,40", *FEW, "-o", "o.npy")
     assert status == 0 and "off the grid" in out
     inside = np.abs(head()) > 0.4
     assert np.abs(np.load("o.npy")[0] - np.abs(head()))[inside].mean() < 0.1
     bad(capsys, "mri", "k.npz", "--matrix", "48,40", "--accel", "2", *FEW, "-o", "p.npy", said="points off the grid")
-    bad(capsys, "mri", "k.npz", *FEW, "-o", "p.npy", said="no size of the picture")
+
+
+@pytest.mark.parametrize("scale", [1, 2 * np.pi, 64])
+def test_a_trajectory_without_a_size_gets_one_that_holds_the_head(scale):
+    pytest.importorskip("finufft")
+    k, points = radial(spokes=100)
+    np.savez("k.npz", kspace=k, trajectory=scale * points)
+    found = read_scan("k.npz")
+    assert "no size of the picture is given" in found.notes[0] and found.shape[0] == found.shape[1]
+    assert found.shape == (64, 64) if scale == 64 else 40 <= found.shape[0] <= 60  # the head is 40 pixels high
+    away = np.abs(points).max(-1) > 0.1
+    np.savez("k.npz", kspace=k[:, away], trajectory=scale * points[away])
+    if scale != 64:
+        with pytest.raises(InputError, match="leaves out the centre"):
+            read_scan("k.npz")

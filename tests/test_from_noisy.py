@@ -130,6 +130,14 @@ def test_a_score_is_a_denoiser_told_the_noise_at_mid_grey(noise):
     assert type(noise).__name__ in in_words(law)
 
 
+def test_a_denoiser_of_one_type_of_noise_is_told_what_it_was_learnt_with():
+    y, inner = torch.rand(2, 1, 12, 12), Blend()
+    D = PosteriorMean(inner, 1, told=1.25)
+    assert torch.equal(D(y, 0.2), inner(y, 0.25))
+    assert torch.allclose(D(y, torch.tensor([0.2, 0.1])), inner(y, torch.tensor([0.25, 0.125])))
+    assert D.usual == pytest.approx(inner.sigma_min / 1.25) and D.rho == 1
+
+
 def picture(data, depth="float32"):
     return Picture(Path("a.tif"), np.float32(data).reshape(1, 1, -1), None, "TIFF", depth)
 

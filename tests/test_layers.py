@@ -65,7 +65,7 @@ LAYERS = {
 }
 BELOW_CLI = ("restore.cli",)
 HEAVY = {"deepinv", "diffusers", "gradio", "nibabel", "h5py", "matplotlib", "kornia", "skimage", "hydra"}
-HEAVY |= {"soundfile", "finufft", "pesq", "pystoi"}
+HEAVY |= {"soundfile", "pesq", "pystoi", "finufft"}
 
 
 def modules() -> dict[str, Path]:

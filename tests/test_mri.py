@@ -269,3 +269,15 @@ def test_points_keep_their_distance_and_their_number(accel):
     assert outer > 1.3 * inner and distance[rho > 0.8].min() > 0.6 * outer
     assert not torch.equal(mask, masks.poisson_disc((H, W), accel, 0, generator(1)))
     assert masks.poisson_disc((H, W), accel, 10)[H // 2 - 5 : H // 2 + 5, W // 2 - 5 : W // 2 + 5].all()
+
+
+def test_the_centre_without_a_gap():
+    lines = masks.random_lines((96, 40), 4, centre=14, axis="y")
+    lines[40] = lines[56] = False
+    assert masks.centre_block(lines) == (slice(41, 55), slice(0, 40))
+    assert masks.centre_block(lines, most=8) == (slice(44, 52), slice(16, 24))
+    y, x = torch.arange(96)[:, None] - 48, torch.arange(40) - 20
+    disc = (y / 3) ** 2 + x**2 < 100  # longer along y
+    assert masks.centre_block(disc) == (slice(35, 62), slice(11, 30)) and disc[35:62, 11:30].all()
+    lines[48] = False
+    assert 0 in lines[masks.centre_block(lines)].shape

@@ -89,6 +89,9 @@ def test_matlab_of_both_versions(tmp_path):
     scipy.io.savemat(tmp_path / "k.mat", {"other": np.zeros(3), "raw": {"kdata": k.transpose(1, 2, 0)}})
     np.testing.assert_array_equal(read_scan(tmp_path / "k.mat").kspace(0), k)
     np.testing.assert_array_equal(read_scan(tmp_path / "k.mat", key="raw.kdata").kspace(0), k)
+    scipy.io.savemat(tmp_path / "two.mat", {"raw": k, "more": 2 * k})
+    assert read_scan(tmp_path / "two.mat").notes == ("the array raw is taken, not more: --key says otherwise",)
+    assert not read_scan(tmp_path / "two.mat", key="more").notes and not read_scan(tmp_path / "k.mat").notes
     refused(tmp_path / "k.mat", "no array 'ksp' in it; wanted one of other, raw.kdata", key="ksp")
     pairs = np.zeros(k.shape[::-1], [("real", "f4"), ("imag", "f4")])  # MATLAB's array is (coil, y, x)
     pairs["real"], pairs["imag"] = k.real.T, k.imag.T
@@ -163,7 +166,10 @@ def test_a_radial_scan_has_a_trajectory(tmp_path):
         assert scan.shape == (48, 40) and scan.coils == 2
         np.testing.assert_allclose(scan.trajectory, np.concatenate(spokes)[:, ::-1], atol=1e-6)
         np.testing.assert_array_equal(scan.kspace(0), np.concatenate(data, 1))
-    refused(tmp_path / "k.npz", "no size of the picture")
+    refused(tmp_path / "k.npz", "no size of the picture")  # two spokes do not fill the centre
+    assert read_scan(tmp_path / "k.h5", matrix=(32, 30)).shape == (32, 30)
+    np.savez(tmp_path / "k.npz", kspace=np.stack(data, 1), trajectory=np.stack(spokes) * np.nan)
+    refused(tmp_path / "k.npz", "NaN or infinite values in the trajectory")
 
 
 @pytest.mark.parametrize(("unit", "scale"), [("radians", 2 * np.pi), ("cycles per field of view", 40)])

@@ -210,10 +210,10 @@ def with_nan(path):
 
 
 BAD = {
-    "damaged or no NIfTI": ("a.nii", truncated),
-    "damaged or no NIfTI (Compressed": ("a.nii.gz", truncated),
-    "damaged or no NIfTI (Cannot": ("a.nii", garbage),
-    "damaged or no NIfTI (File": ("a.nii.gz", garbage),
+    "damaged or incomplete NIfTI file": ("a.nii", truncated),
+    "damaged or incomplete NIfTI file (Compressed": ("a.nii.gz", truncated),
+    "damaged or incomplete NIfTI file (Cannot": ("a.nii", garbage),
+    "damaged or incomplete NIfTI file (File": ("a.nii.gz", garbage),
     "of shape (8, 8, 8, 3); wanted a volume": ("a.nii", lambda p: save(p, np.ones((8, 8, 8, 3), np.float32))),
     "values of type complex64": ("a.nii", lambda p: save(p, head().astype(np.complex64))),
     "values that are not finite": ("a.nii", with_nan),

@@ -13,6 +13,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 
 import noise2score as bench
+import self_supervised as choosing
 
 from operators.noise import Gamma, Gaussian, Poisson
 from operators.random import Draws
@@ -249,7 +250,7 @@ SMALL = ["--steps", "4", "--batch", "2", "--patch", "16", "--widths", "8", "8", 
 
 @pytest.fixture
 def pictures(tmp_path):
-    for place in ("train_bsd400_gray", "test/Set12", "test/BSD68"):
+    for place in ("train_bsd400_gray", "test/Set12", "test/BSD68", "train/gb82"):
         folder = tmp_path / "images" / place
         folder.mkdir(parents=True)
         Image.fromarray(photographs.camera()[:64, 200:264]).save(folder / "1.png")
@@ -276,10 +277,26 @@ def test_a_stopped_training_of_the_bench_goes_on(pictures, monkeypatch, method):
         patch.setattr(bench.Trainer, "step", killed)
         start("killed")
     start("killed")
-    weights = (pictures / out / f"gamma_50_{method}" / "weights.safetensors" for out in ("whole", "killed"))
+    weights = (next((pictures / out).glob(f"gamma_50_{method}_*/weights.safetensors")) for out in ("whole", "killed"))
     whole, resumed = (path.read_bytes() for path in weights)
     assert whole == resumed
     assert not list((pictures / "killed").glob("*.state.pt"))
+
+
+def test_the_bench_that_chooses_appends_rows_and_goes_on(pictures, monkeypatch, capsys):
+    monkeypatch.setattr(choosing, "SIDE", 32)
+    Image.fromarray(photographs.camera()[:64, 100:164]).save(pictures / "images" / "train" / "gb82" / "2.png")
+    out = ["--data", str(pictures), "--output", str(pictures / "out"), "--conditions", "poisson:0.05"]
+    for objectives in ("gr2r:0.5:2", "gr2r:0.5:2,noise2score:0.5:2"):
+        monkeypatch.setattr(sys, "argv", ["x", *out, "--objectives", objectives, *SMALL])
+        choosing.main()
+    table = capsys.readouterr().out
+    assert table.count("learning poisson") == 2
+    last = [line for line in table.splitlines() if line.startswith("| poisson")][-4:]
+    assert [line.split("|")[4:6] for line in last] == [
+        [" gr2r:0.5:2 ", "  "], *([" noise2score:0.5:2 ", f" {at} "] for at in ("0", "0.25", "0.5"))
+    ]  # fmt: skip
+    assert all(5 < float(line.split("|")[6]) < 40 for line in last)
 
 
 def test_the_bench_trains_once_and_prints_what_it_has(pictures, monkeypatch, capsys):

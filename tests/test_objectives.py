@@ -88,19 +88,27 @@ CASES = {
     "sure": (SURE(), [0.3], None),
     "r2r": (R2R(), [0.3], None),
     "sure_score": (SUREScore(dsm=0.0), [0.3], None),
-    "ambient": (Ambient(), [0.3, 0.0, 0.15], None),
+    "ambient": (Ambient(), [0.3, 0.15], None),
+    "ambient, some clean": (Ambient(), [0.3, 0.0, 0.15], None),
     "gsure": (GSURE(), [0.3], 0.6),
     "gsure without noise": (GSURE(), [0.0], 0.6),
 }
 
 
 def true_loss(objective, denoiser, x, batch):
-    """What the last `loss` should have been on average: the weighted error of the output it was computed from."""
+    """What the last `loss` should have been on average: the weighted error of the output it was computed from; of
+    Ambient-Tweedie below the noise, as a denoiser of the pictures it denoised first."""
     D, level = denoiser.calls[-1] if not isinstance(objective, SUREScore) else denoiser.calls[0]
     D, level = D[:N], level[:N]  # `sure` asks for two outputs at once, the first is the one
     weight = (level**2 + 0.25) / (level * 0.5) ** 2
     if isinstance(objective, Ambient):
-        weight = weight * (25 * (1 - (batch.sigma / level) ** 2) ** 2).clamp(max=1)
+        above = level >= batch.sigma
+        weight = torch.where(above, weight * (25 * (1 - (batch.sigma / level) ** 2) ** 2).clamp(max=1), weight)
+        assert bool(above.all()) is bool((batch.sigma == 0).any())
+        if not above.all():
+            h, own = denoiser.calls[0]
+            assert torch.equal(own, batch.sigma[~above])
+            x = x.index_put((~above,), h)
     seen = torch.ones_like(x) if batch.mask is None else batch.mask.to(x)
     return weight * (seen * (D - x).square()).flatten(1).sum(1) / seen.flatten(1).sum(1)
 
@@ -163,7 +171,7 @@ class OnPixels(Denoiser):
         return out
 
 
-@pytest.mark.parametrize("case", ["sure", "r2r", "ambient", "gsure"])
+@pytest.mark.parametrize("case", ["sure", "r2r", "ambient, some clean", "gsure"])
 def test_the_exact_denoiser_is_a_stationary_point_and_no_other(case):
     objective, sigma, kept = CASES[case]
     prior = mixture()
@@ -178,7 +186,8 @@ def test_the_exact_denoiser_is_a_stationary_point_and_no_other(case):
 
 
 class PosteriorMeans(Denoiser):
-    """What SURE-Score tends to: the denoiser of the prior around `sigma_n`, elsewhere that of its posterior means."""
+    """What SURE-Score and Ambient-Tweedie tend to: the denoiser of the prior at `sigma_n` (and, for the latter, above),
+    that of its posterior means below."""
 
     def __init__(self, prior, sigma_n):
         super().__init__()
@@ -189,8 +198,7 @@ class PosteriorMeans(Denoiser):
         self.shape = prior.shape
 
     def forward(self, x, sigma):
-        near = (per_row(sigma, x) / self.sigma_n - 1).abs() < 0.02
-        return torch.where(near, self.prior(x, sigma), self.means(x, sigma))
+        return torch.where(per_row(sigma, x) > 0.98 * self.sigma_n, self.prior(x, sigma), self.means(x, sigma))
 
 
 class Through(SUREScore):
@@ -212,6 +220,20 @@ def test_sure_score_is_stationary_for_the_law_of_posterior_means_and_not_if_diff
     for theta in DIRECTIONS:
         assert gradient(SUREScore(**away), Perturbed(exact, theta), batch).abs().max() > 8, theta
     assert gradient(Through(**away), Perturbed(exact), batch).abs().max() > 8
+
+
+@pytest.mark.parametrize("levels", [{}, {"p_mean": -2.0, "p_std": 0.3, "wide": 0.0}], ids=["all", "below"])
+def test_ambient_is_stationary_for_the_prior_above_the_noise_and_for_the_law_of_posterior_means_below(levels):
+    two = mixture()
+    prior = Gaussian(two.mean, two.covariance_matrix)
+    _, batch = noisy_batch(prior, [0.4])
+    exact, objective = PosteriorMeans(prior, 0.4), Ambient(**levels)
+    assert gradient(objective, Perturbed(exact), batch).abs().max() < 4
+    for theta in DIRECTIONS:
+        assert gradient(objective, Perturbed(exact, theta), batch).abs().max() > 8, theta
+    wrong = mutant("ambient", "index_put((rows,), h)", "index_put((rows,), y[rows])").Ambient(**levels)
+    assert gradient(wrong, Perturbed(exact), batch).abs().max() > 8
+    assert objective.at(0.49).below == 0 and objective.at(0.5) == objective
 
 
 @pytest.mark.parametrize("sigma_n", [0.1, 0.2, 0.4])
@@ -304,6 +326,8 @@ def test_faults_planted_in_sure_are_caught(old, new, monkeypatch):
     [
         ("ambient", "(1 - a) * sigma**2", "(1 - a) * sigma**2 / 2", "ambient"),
         ("ambient", "(level**2 - sigma**2)", "(level**2)", "ambient"),
+        ("ambient", "sigma.masked_fill(rows, 0)", "sigma", "ambient"),
+        ("ambient", "y.index_put((rows,), h)", "y", "ambient"),
         ("r2r", "- sigma**2 / self.alpha", "- sigma**2", "r2r"),
         ("r2r", "(y - (1 - self.alpha) * y1) / self.alpha", "y", "r2r"),
     ],
@@ -418,6 +442,7 @@ def test_patches_say_what_noise_they_carry_and_are_not_shrunk(noisy):
         x, level = torch.cat([b.x for b in mine]), torch.cat([b.sigma for b in mine])
         assert x[level > 0].std() == pytest.approx(sigma, rel=0.03)
         assert level.unique().tolist() == pytest.approx([0.0, sigma]) and x[level == 0].abs().max() < 0.02
+        assert float((level == 0).float().mean()) == pytest.approx(0.5, abs=0.07)  # one clean picture beside eight
     assert all(b.mask is None for b in batches)
 
 
@@ -471,7 +496,8 @@ def test_what_does_not_fit_is_refused_in_words(noisy, tmp_path, objective, optio
     [
         ("dsm", (0.001, 10)),
         ("sure_score", (0.001, 10)),
-        ("ambient", (0.2, 10)),
+        ("ambient", (0.001, 10)),
+        (Ambient(below=0.0), (0.2, 10)),
         ("gsure", (0.2, 10)),
     ],
 )
@@ -513,12 +539,13 @@ def test_noise_that_is_not_white_is_learnt_in_grey_and_in_colour_apart(noisy, tm
 
 
 def test_clean_pictures_beside_noisy_ones_teach_the_low_levels(noisy, without_noise, tmp_path):
-    learn([noisy], tmp_path, objective="ambient", steps=2, data_noise=0.2, clean=[without_noise], **RUN)
+    objective = Ambient(below=0.0)
+    learn([noisy], tmp_path, objective=objective, steps=2, data_noise=0.2, clean=[without_noise], **RUN)
     assert load_prior(tmp_path).sigma_min == pytest.approx(0.001)
     assert "7 noisy pictures" in (card := (tmp_path / "README.md").read_text()) and "and 2 clean ones" in card
     for other in ({"data_noise": 0.1, "clean": [without_noise]}, {"data_noise": 0.2}):
         with pytest.raises(InputError, match="a run with"):
-            learn([noisy], tmp_path, objective="ambient", steps=3, **other, **RUN)
+            learn([noisy], tmp_path, objective=objective, steps=3, **other, **RUN)
 
 
 @pytest.mark.parametrize("objective", ["sure_score", "ambient"])

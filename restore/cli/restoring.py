@@ -97,7 +97,7 @@ def _noise_typed(options: argparse.Namespace) -> Law:
 
 
 def learnt_score(prior: str | None) -> dict[str, Any] | None:
-    """What a folder of `restore learn --objective noise2score` says of its score, `None` for other priors."""
+    """What a folder that was learnt for one type of noise says of it, `None` for other priors."""
     try:
         config = json.loads((Path(prior or "") / "config.json").read_text())
         return config.get("score") if prior else None

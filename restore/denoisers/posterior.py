@@ -1,4 +1,4 @@
-"""The score of noisy pictures as a denoiser like another, told how strong the noise is by its std at mid-grey."""
+"""What was learnt for one type of noise as a denoiser like another, told how strong it is by its std at mid-grey."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from operators.noise import Gamma, Gaussian, NoiseModel, Poisson
 from restore.priors.base import Denoiser
-from restore.priors.store import load_prior
+from restore.priors.store import CONFIG, find_prior, load_prior, read_config
 
 from .score import ScoreNetwork
 from .tweedie import Tweedie
@@ -43,26 +43,29 @@ def in_words(law: Tweedie) -> str:
 
 
 class PosteriorMean(Denoiser):
-    """`E[x | y]` by `ScoreNetwork.denoise`. It denoises; no sampler can use it.
+    """`E[x | y]`. It denoises; no sampler can use it.
 
     Args:
-        denoiser: the score's, in `[0, 1]` units.
+        denoiser: in `[0, 1]` units; that of the score of noisy pictures, for `ScoreNetwork.denoise`, unless `told`.
         rho: the type of the noise, 0 (Gaussian), 1 (Poisson) or 2 (Gamma).
+        told: the denoiser gives `E[x | y]` itself, and is told this many times the std (`restore.learn.gr2r`).
     """
 
     rho: float
 
-    def __init__(self, denoiser: Denoiser, rho: float = 0.0):
+    def __init__(self, denoiser: Denoiser, rho: float = 0.0, told: float | None = None):
         super().__init__()
-        self.denoiser, self.rho = denoiser, float(rho)
+        self.denoiser, self.rho, self.told = denoiser, float(rho), told
         self.shape = denoiser.shape
         slope = float(Variable(denoiser.rho).slope(torch.tensor(0.5)))
-        self.usual = denoiser.sigma_min / slope  # what most pictures that it was learnt on have at mid-grey
+        self.usual = denoiser.sigma_min / (told or slope)  # what most pictures that it was learnt on have at mid-grey
         self.sigma_min, self.sigma_max = self.usual / REACH, self.usual * REACH
 
     def forward(self, y: Tensor, sigma: Tensor | float) -> Tensor:
         """`(B, C, H, W)`; `sigma`, one number or `(B,)`: the std of the noise at mid-grey. Raises as `posterior_mean`
         does."""
+        if self.told is not None:
+            return self.denoiser(y, sigma * self.told)
         score, levels = ScoreNetwork(self.denoiser), torch.as_tensor(sigma).reshape(-1).tolist()
         if len(levels) == 1:
             return score.denoise(y, of_std(self.rho, levels[0]))
@@ -73,6 +76,7 @@ class PosteriorMean(Denoiser):
 
 
 def load_score(name: str, rho: float = 0.0) -> PosteriorMean:
-    """What `restore denoise --self-supervised` learnt: the folder of a score, for noise of type `rho`. Raises
+    """What was learnt for noise of type `rho` only, such as by `restore denoise --self-supervised`: a folder. Raises
     InputError as `load_prior` does."""
-    return PosteriorMean(load_prior(name), rho)
+    prior = load_prior(name)
+    return PosteriorMean(prior, rho, read_config(find_prior(name) / CONFIG).get("score", {}).get("told"))

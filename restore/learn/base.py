@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,6 +75,11 @@ class Objective(ABC):
     def told(self, law: Tweedie) -> Objective:
         """The objective that knows the law of the noise of pictures in `[0, 1]`: here it is the batch that tells."""
         return self
+
+    def of_noise(self, law: Tweedie | None) -> dict[str, Any] | None:
+        """What the folder says of a network for such noise only, arguments of `PosteriorMean` besides the denoiser;
+        `None` for a prior like another."""
+        return None
 
     def at(self, progress: float) -> Objective:
         """The objective when a share `progress` of the training is done; the same throughout unless it is annealed."""

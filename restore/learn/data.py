@@ -179,7 +179,8 @@ class Patches:
     A picture is drawn with a probability proportional to its number of pixels. A patch is flipped and turned at random,
     and sometimes cut larger and shrunk, so that one picture shows its content at several scales. Recordings of noise
     are not: rows are not columns, and shrunk noise is weaker. Noisy pictures are turned and not shrunk; the noise of
-    their luminance is weaker than that of a channel, and each patch says what it carries.
+    their luminance is weaker than that of a channel, and each patch says what it carries. Half of the patches at least
+    are of clean pictures where there are some: only these show what lies below the noise.
 
     Args:
         pictures: uint8, or float32 in `[-1, 1]` with NaN where nothing was seen, `(C, H, W)`.
@@ -208,6 +209,7 @@ class Patches:
         self.colour = [p for p in self.all if p.shape[0] == 3]
         self.in_colour = torch.tensor([p.shape[0] == 3 for p in self.all])
         self.area = torch.tensor([float(p.shape[1] * p.shape[2]) for p in self.all])
+        self.clean = torch.tensor([sigma == 0 for sigma in self.noise])
         self.luminance = luminance
         self.grey = grey if self.colour else 1.0
         if not luminance:
@@ -232,6 +234,8 @@ class Patches:
         """Patches `(count, 1 or 3, size, size)`: one number of channels per batch."""
         grey = torch.rand((), generator=rng).item() < self.grey
         area = self.area if grey and self.luminance else self.area * (self.in_colour != grey)
+        if (clean := area[self.clean].sum()) > 0:
+            area = torch.where(self.clean, area * (area[~self.clean].sum() / clean).clamp(min=1), area)
         chosen = torch.multinomial(area, count, replacement=True, generator=rng).tolist()
         x = torch.stack([self._patch(self.all[i], self.noise[i], grey, rng) for i in chosen])
         sigma = torch.tensor([weaker(self.noise[i], self.all[i], grey) for i in chosen])

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -34,34 +34,28 @@ POWER = {"gaussian": 0, "poisson": 1, "gamma": 2}  # of the brightness, in the v
 
 @dataclass(frozen=True, kw_only=True)
 class GR2R(Objective):
-    """`alpha (1 - alpha) / scale^2 (|D(y1) - y2|^2 - Var / alpha) / m`, `scale` the std of the noise at mid-grey.
+    """`alpha (1 - alpha) / sigma^2 (|D(y1) - y2|^2 - Var / alpha) / m`, `sigma` the std of the noise at mid-grey.
 
-    `D` is told `scale / sqrt(1 - alpha)`. Pictures are in `[-1, 1]`, from black.
+    `D` is told `sigma / sqrt(1 - alpha)`. Pictures are in `[-1, 1]`, from black.
 
     Args:
         kind: "gaussian", "poisson" or "gamma".
-        phi: `sigma^2`, `gain` or `1 / k`, where pictures are in `[0, 1]`.
         low, high: bounds of `sqrt(alpha / (1 - alpha))`, drawn log-uniform.
 
     Raises:
-        ValueError: another kind, `phi` not positive, or not `0 < low <= high`.
+        ValueError: another kind, or not `0 < low <= high`.
     """
 
-    needs_noise: ClassVar[bool] = False
     for_samplers: ClassVar[bool] = False
     serves: ClassVar[tuple[float, ...] | None] = (0.0, 1.0, 2.0)
-    one_law: ClassVar[bool] = True
 
     kind: Kind = "poisson"
-    phi: float = 0.01
     low: float = 0.5
     high: float = 2.0
 
     def __post_init__(self) -> None:
         if self.kind not in POWER:
             raise ValueError(f"GR2R: kind must be one of {', '.join(POWER)}, got {self.kind!r}")
-        if not self.phi > 0:
-            raise ValueError(f"GR2R: phi must be positive, got {self.phi}")
         if not 0 < self.low <= self.high:
             raise ValueError(f"GR2R: wanted 0 < low <= high, got {self.low} and {self.high}")
 
@@ -69,36 +63,44 @@ class GR2R(Objective):
     def from_zero(self) -> bool:
         return self.kind != "gaussian"
 
+    @property
+    def lowest(self) -> float:
+        """What `D` is told for `y` itself, in units of the noise."""
+        return (1 + self.low**2) ** 0.5
+
     def told(self, law: Tweedie) -> GR2R:
         kinds: dict[float, Kind] = {0: "gaussian", 1: "poisson", 2: "gamma"}
-        return replace(self, kind=kinds[law.rho], phi=law.phi)
+        return replace(self, kind=kinds[law.rho])
 
-    @property
-    def scale(self) -> float:
-        """Std of the noise at mid-grey, in `[-1, 1]`."""
-        return 2 * (self.phi * 0.5 ** POWER[self.kind]) ** 0.5
+    def of_noise(self, law: Tweedie | None) -> dict[str, Any]:
+        return {"rho": float(POWER[self.kind]), "told": self.lowest}
 
-    def split(self, y: Tensor, alpha: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`y1` and `y2`, in `[0, 1]` as `y` is; `alpha` broadcasts."""
-        alpha = alpha.to(y).expand_as(y)
+    def phi(self, sigma: Tensor) -> Tensor:
+        """`sigma^2`, the gain or `1 / k` where pictures are in `[0, 1]`, by the std at mid-grey in `[-1, 1]`."""
+        return (sigma / 2) ** 2 / 0.5 ** POWER[self.kind]
+
+    def split(self, y: Tensor, alpha: Tensor, phi: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`y1` and `y2`, in `[0, 1]` as `y` is; `alpha` and `phi` broadcast."""
+        alpha, phi = alpha.to(y).expand_as(y), phi.to(y).expand_as(y)
         if self.kind == "gaussian":
             w = torch.randn(y.shape, generator=rng, device=rng.device, dtype=y.dtype)
-            y1 = y + (alpha / (1 - alpha) * self.phi).sqrt() * w
+            y1 = y + (alpha / (1 - alpha) * phi).sqrt() * w
         elif self.kind == "poisson":
-            w = torch.binomial((y / self.phi).round().clamp(min=0), alpha, generator=rng)
-            y1 = (y - self.phi * w) / (1 - alpha)
+            w = torch.binomial((y / phi).round().clamp(min=0), alpha, generator=rng)
+            y1 = (y - phi * w) / (1 - alpha)
         else:
-            a, b = (torch._standard_gamma(share / self.phi, generator=rng) for share in (alpha, 1 - alpha))
+            a, b = (torch._standard_gamma(share / phi, generator=rng) for share in (alpha, 1 - alpha))
             y1 = y * b / (a + b) / (1 - alpha)
         return y1, (y - (1 - alpha) * y1) / alpha
 
     def error(self, denoiser: Denoiser, batch: Batch, alpha: Tensor, rng: torch.Generator) -> Tensor:
         """Unbiased estimate of the mean squared error of `D(y1)`, `(B,)`, in the units of the batch."""
         y, each = (batch.x + 1) / 2, per_row(alpha, batch.x)
-        y1, y2 = self.split(y, each, rng)
-        squared = {"gaussian": torch.ones_like(y), "poisson": y, "gamma": y**2 / (1 + self.phi)}[self.kind]
-        D = denoiser(2 * y1 - 1, self.scale / (1 - alpha).sqrt())
-        return ((D - 2 * y2 + 1).square() - 4 * self.phi * squared / each).flatten(1).mean(1)
+        phi = per_row(self.phi(batch.sigma), y)
+        y1, y2 = self.split(y, each, phi, rng)
+        squared = {"gaussian": torch.ones_like(y), "poisson": y, "gamma": y**2 / (1 + phi)}[self.kind]
+        D = denoiser(2 * y1 - 1, batch.sigma / (1 - alpha).sqrt())
+        return ((D - 2 * y2 + 1).square() - 4 * phi * squared / each).flatten(1).mean(1)
 
     def risk(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
         ratio = torch.full((len(batch.x),), self.low**2).to(batch.x)
@@ -108,8 +110,9 @@ class GR2R(Objective):
         share = torch.rand(len(batch.x), generator=rng, device=rng.device).to(batch.x)
         ratio = (self.low * (self.high / self.low) ** share) ** 2
         alpha = ratio / (1 + ratio)
-        return alpha * (1 - alpha) / self.scale**2 * self.error(denoiser, batch, alpha, rng)
+        return alpha * (1 - alpha) / batch.sigma**2 * self.error(denoiser, batch, alpha, rng)
 
     def trusted(self, denoiser: Denoiser, noises: Mapping[int, Sequence[float]]) -> tuple[float, float]:
         """The levels of the least and the most noisy `y1`; `y` itself is denoised at the first."""
-        return self.scale * (1 + self.low**2) ** 0.5, self.scale * (1 + self.high**2) ** 0.5
+        every = [sigma for kind in noises.values() for sigma in kind]
+        return min(every) * self.lowest, max(every) * (1 + self.high**2) ** 0.5

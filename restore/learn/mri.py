@@ -11,7 +11,6 @@ smooth field, and it jumps where coils were combined and where fat meets water.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as T
 
 from restore.errors import InputError
+from restore.modalities.mri_arrays import nifti
 
 from .base import Batch
 from .data import SUFFIXES, Patches, load, read_bytes
@@ -52,7 +52,7 @@ def read_slices(path: Path) -> Slices:
     out. Large pictures are halved: what was enlarged or compressed is not sharp.
 
     Raises:
-        InputError: see `read_nifti`; no plane has square pixels; all black.
+        InputError: see `read_magnitudes`; no plane has square pixels; all black.
         OSError, SyntaxError, ValueError: not a picture, see `read_bytes`.
     """
     if path.suffix.lower() in SUFFIXES:
@@ -61,7 +61,7 @@ def read_slices(path: Path) -> Slices:
             picture = T.resize(picture, [n // 2 for n in picture.shape[1:]], antialias=True)
         values, planes = picture.permute(1, 2, 0).numpy(), [2]
     else:
-        values, spacing = read_nifti(path)
+        values, spacing = read_magnitudes(path)
         planes = [axis for axis in (2, 1, 0) if square(np.delete(spacing, axis))]
         if not planes:
             seen = "a spacing of " + " x ".join(f"{s:g}" for s in spacing)
@@ -83,26 +83,14 @@ def square(spacing: np.ndarray) -> bool:
     return bool(spacing.max() < 1.5 * spacing.min())
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_magnitudes(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """A volume of magnitudes, float32, axes towards right, front and top, and its spacing in mm, `(3,)`.
 
     Raises:
         InputError: damaged, no volume, not of magnitudes; nibabel is not installed.
     """
-    try:
-        import nibabel
-        from nibabel.filebasedimages import ImageFileError
-        from nibabel.spatialimages import HeaderDataError
-    except ImportError as error:
-        seen, cure = "NIfTI, and nibabel is not installed", "install it: pip install 'restore-posterior[mri]'"
-        raise InputError(path, seen, "nibabel to read it", cure) from error
+    values, header = nifti(path, upright=True)
     wanted = "a volume of magnitudes, (X, Y, Z)"
-    try:
-        image = nibabel.as_closest_canonical(nibabel.squeeze_image(nibabel.load(path)))
-        values = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
-        seen = f"damaged or no NIfTI ({str(error).splitlines()[0]})"
-        raise InputError(path, seen, wanted, "copy it again") from error
     if values.ndim != 3:
         raise InputError(path, f"of shape {values.shape}", wanted, "save its volumes one by one")
     if values.dtype.kind not in "uif":
@@ -114,7 +102,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if values.min() < -0.05 * values.max():
         seen = f"values from {values.min():g} to {values.max():g}"
         raise InputError(path, seen, wanted, "this may be a phase, a difference or a CT: leave it out")
-    return values.clip(min=0), np.array(image.header.get_zooms()[:3], float)
+    return values.clip(min=0), np.array(header.get_zooms()[:3], float)
 
 
 def load_slices(paths: Sequence[Path], size: int) -> list[Tensor]:

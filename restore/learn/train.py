@@ -215,8 +215,7 @@ def learn(
                     found = ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items())
                     of = "SI-SDR in white noise" if speech else f"PSNR {of}"
                     log.info("step %d/%d: validation %s: %s", trainer.done, steps, of, found)
-                score = {"rho": 0.0 if law is None else law.rho} if objective.learns_score else None
-                save_prior(average, out, noise=noise, score=score)
+                save_prior(average, out, noise=noise, score=objective.of_noise(law))
                 write_card(out, run, history, [p.name for p in held])
                 save()  # last: a run whose checkpoint says it is done has a prior that is
             elif pressed():

@@ -55,15 +55,13 @@ def read_scan(
     kind = kind_of(path)
     if phase is not None and kind != "nifti":
         raise InputError(path, "no NIfTI file", "a NIfTI file of magnitudes for --phase", "leave out --phase")
-    if kind == "h5":
-        found = mri_h5.read(path, key, axes)
-    elif kind == "nifti":
-        found = mri_arrays.read_nifti(path, phase, axes)
-    else:
-        found = mri_arrays.READERS[kind](path, key, axes, matrix)
-    if isinstance(found, Scan):
-        return found
-    return _scan(path, found, image or kind == "nifti")
+    readers = {**mri_arrays.READERS, "h5": mri_h5.read}
+    nifti = kind == "nifti"
+    found = mri_arrays.read_nifti(path, phase, axes) if nifti else readers[kind](path, key, axes, matrix)
+    scan = found if isinstance(found, Scan) else _scan(path, found, image or nifti)
+    if matrix is not None and scan.trajectory is None:
+        raise InputError(path, f"{scan}: no trajectory", "points off the grid for --matrix", "leave out --matrix")
+    return scan
 
 
 def kind_of(path: Path) -> str:
@@ -201,11 +199,14 @@ def read_maps(path: str | Path, scan: Scan) -> np.ndarray:
     """Coil maps from a file: `(coil, y, x)`, or `(slice, coil, y, x)`, complex64.
 
     Raises:
-        InputError: they do not match the scan.
+        InputError: they do not match the scan, or tell nothing.
     """
     from .mri_arrays import read_array
 
     maps = np.squeeze(read_array(path))
+    if not np.isfinite(maps).all() or not maps.any():
+        seen = "zero everywhere" if np.isfinite(maps).all() else "NaN or infinite values"
+        raise InputError(path, f"coil maps: {seen}", "finite numbers, zero outside of the body only", "check the file")
     wanted = (scan.coils, *scan.shape)
     # BART and MATLAB have the coils last.
     for order in ((0, 1, 2), (2, 0, 1)):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 from .image_picture import decoding
 from .mri_axes import Layout, layout
+from .mri_off_grid import off_grid
 from .mri_scan import Scan
 from .needed import needed
 
@@ -34,14 +36,16 @@ def read_npz(path: Path, key: str | None, axes: str | None, matrix: tuple[int, i
     """A `.npz` file: with a trajectory, not Cartesian; `mask` and `noise` are taken where they are there."""
     with decoding(path, "NumPy file", "a whole scan"), np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
+    notes: tuple[str, ...] = ()
     if key is None:
         key = next((n for n in _DATA if n in arrays), None) or _largest(path, arrays)
+        notes = taken(key, arrays)
     data = _chosen(path, arrays, key)
     points = next((arrays[n] for n in _TRAJECTORY if n in arrays and n != key), None)
     if points is None:
         noise = arrays.get("noise")
         mask = arrays.get("mask")
-        return layout(path, *_paired(data, ".npz", axes), noise=noise, mask=_as_mask(mask, data.shape))
+        return layout(path, *_paired(data, ".npz", axes), noise=noise, mask=_as_mask(mask, data.shape), notes=notes)
     density = next((arrays[n] for n in _DENSITY if n in arrays), None)
     if matrix is None and "matrix" in arrays:
         matrix = tuple(int(n) for n in arrays["matrix"])  # type: ignore[assignment]
@@ -59,7 +63,11 @@ def read_mat(path: Path, key: str | None, axes: str | None, matrix: tuple[int, i
         except (MatReadError, TypeError, EOFError) as error:
             raise ValueError(str(error)) from error
     arrays = dict(_numbers({n: v for n, v in stored.items() if not n.startswith("__")}))
-    return layout(path, *_paired(_chosen(path, arrays, key or _largest(path, arrays)), ".mat", axes))
+    notes: tuple[str, ...] = ()
+    if key is None:
+        key = _largest(path, arrays)
+        notes = taken(key, arrays)
+    return layout(path, *_paired(_chosen(path, arrays, key), ".mat", axes), notes=notes)
 
 
 def read_cfl(path: Path, key: str | None, axes: str | None, matrix: tuple[int, int] | None) -> Layout:
@@ -102,9 +110,10 @@ READERS: dict[str, Callable[..., Layout | Scan]] = {
 
 def read_nifti(path: Path, phase: str | Path | None, axes: str | None) -> Layout:
     """A NIfTI file of pictures: complex, or magnitudes, with their phase in another file or without any."""
-    volume, header = _nifti(path)
+    volume, header = nifti(path)
+    volume = _numeric(path, volume)
     if phase is not None:
-        angle, _ = _nifti(Path(phase))
+        angle = _numeric(Path(phase), nifti(Path(phase))[0])
         if angle.shape != volume.shape:
             seen, wanted = " x ".join(map(str, angle.shape)), " x ".join(map(str, volume.shape))
             raise InputError(phase, f"a phase of {seen}", f"{wanted}, as {path.name}", "give the phase of this file")
@@ -121,15 +130,32 @@ def read_nifti(path: Path, phase: str | Path | None, axes: str | None) -> Layout
     )  # fmt: skip
 
 
-def _nifti(path: Path) -> tuple[np.ndarray, Any]:
+def nifti(path: Path, upright: bool = False) -> tuple[np.ndarray, Any]:
+    """The numbers of a NIfTI file and its header; `upright` turns the axes towards right, front and top, and leaves out
+    those of length one.
+
+    Raises:
+        InputError: damaged, or no NIfTI; nibabel is not installed.
+    """
     nibabel = needed("nibabel", path)
     with decoding(path, "NIfTI file", "a whole volume"):
         try:
             stored = nibabel.load(path)
-            values = np.asarray(stored.dataobj)
-        except (nibabel.filebasedimages.ImageFileError, nibabel.wrapstruct.WrapStructError, EOFError) as error:
+            if upright:
+                stored = nibabel.as_closest_canonical(nibabel.squeeze_image(stored))
+            return np.asarray(stored.dataobj), stored.header
+        except (
+            nibabel.filebasedimages.ImageFileError, nibabel.wrapstruct.WrapStructError,
+            nibabel.spatialimages.HeaderDataError, EOFError, zlib.error,
+        ) as error:  # fmt: skip
             raise ValueError(str(error)) from error
-    return values.astype(np.complex64 if values.dtype.kind == "c" else np.float32), stored.header
+
+
+def _numeric(path: Path, values: np.ndarray) -> np.ndarray:
+    """Single precision, real or complex. Raises InputError for colours."""
+    if values.dtype.kind not in "uifcb":
+        raise InputError(path, f"values of type {values.dtype}", "numbers, real or complex", "save one channel")
+    return values.astype(np.complex64 if values.dtype.kind == "c" else np.float32)
 
 
 def read_array(path: str | Path) -> np.ndarray:
@@ -143,7 +169,7 @@ def read_array(path: str | Path) -> np.ndarray:
 
         return read_dataset(path)
     if kind == "nifti":
-        return _nifti(path)[0]
+        return _numeric(path, nifti(path)[0])
     if kind == "npy":
         with decoding(path, "NumPy file", "a whole array"):
             return np.load(path, allow_pickle=False)
@@ -160,65 +186,6 @@ def read_array(path: str | Path) -> np.ndarray:
     if len(arrays) != 1:
         raise InputError(path, f"arrays {', '.join(arrays)}", "one array", "save it by itself")
     return next(iter(arrays.values()))
-
-
-def off_grid(
-    path: Path, format: str, data: np.ndarray, points: np.ndarray, density: np.ndarray | None,
-    matrix: tuple[int, int] | None, **others: Any,
-) -> Scan:  # fmt: skip
-    """The scan of one slice off the grid: `data` is `(coil, ...)`, or `(...)` of one coil, `points` has `...` of them,
-    complex or with two numbers each: y (imaginary) and x (real), the latter last.
-
-    Raises:
-        InputError: they do not fit each other, or nobody says how large the picture is.
-    """
-    if points.dtype.kind == "c":
-        points = np.stack([points.real, points.imag], -1)  # x, y: as most programs have it
-    elif points.shape[-1] not in (2, 3) and points.shape[0] in (2, 3):
-        points = np.moveaxis(points, 0, -1)
-    if points.shape[-1] == 3 and not np.any(points[..., 2]):
-        points = points[..., :2]
-    inner = points.shape[:-1]
-    if points.shape[-1] != 2 or data.shape[data.ndim - len(inner) :] != inner or data.ndim - len(inner) not in (0, 1):
-        seen = f"data {' x '.join(map(str, data.shape))}, trajectory {' x '.join(map(str, points.shape))}"
-        wanted = "two numbers (or one complex) for each point of each coil's data"
-        raise InputError(path, seen, wanted, "save the trajectory with its x and y as the last axis")
-    if data.dtype.kind != "c":
-        raise InputError(path, "real numbers", "k-space, which is complex", "save the complex numbers as measured")
-    if matrix is None:
-        cure = "give it, as in --matrix 256,256 (y,x)"
-        raise InputError(path, "a trajectory, but no size of the picture", "a size", cure)
-    coils = data.reshape(-1, math.prod(inner)).astype(np.complex64)
-    k = points.reshape(-1, 2)[:, ::-1].astype(np.float64)  # y before x
-    k, unit = _per_pixel(path, k, matrix)
-    weights = None if density is None else np.broadcast_to(np.abs(density), inner).reshape(-1).astype(np.float32)
-    return Scan(
-        path=path,
-        format=format,
-        slices=1,
-        coils=len(coils),
-        shape=matrix,
-        plane=lambda i: coils,
-        axes=f"coil {len(coils)}, points {' x '.join(map(str, inner))}, trajectory in {unit}",
-        trajectory=k,
-        density=weights,
-        **others,
-    )
-
-
-def _per_pixel(path: Path, k: np.ndarray, matrix: tuple[int, int]) -> tuple[np.ndarray, str]:
-    """A trajectory in cycles per pixel, whatever its unit was, wrapped into [-1/2, 1/2)."""
-    top = float(np.abs(k).max())
-    if top <= 0.5001:
-        unit = "cycles per pixel"
-    elif abs(top / np.pi - 1) < 0.02:
-        k, unit = k / (2 * np.pi), "radians per pixel"
-    elif (np.abs(k).max(0) <= np.asarray(matrix) / 2 + 0.51).all():
-        k, unit = k / np.asarray(matrix), "cycles per field of view"
-    else:
-        seen = f"a trajectory up to {top:.4g}"
-        raise InputError(path, seen, "cycles per pixel, at most 0.5", "divide it by the size of the picture in pixels")
-    return (k + 0.5) % 1 - 0.5, unit
 
 
 def _paired(array: np.ndarray, format: str, axes: str | None) -> tuple[np.ndarray, str, str | None]:
@@ -251,6 +218,12 @@ def _largest(path: Path, arrays: dict[str, np.ndarray]) -> str:
     if not found:
         raise InputError(path, "no array of numbers in it", "k-space", "save the array itself")
     return max(found, key=lambda n: found[n].size)
+
+
+def taken(key: str, arrays: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note that says which array of several that could be k-space was taken."""
+    others = [n for n, a in arrays.items() if n != key and a.shape == arrays[key].shape]
+    return (f"the array {key} is taken, not {', '.join(others)}: --key says otherwise",) if others else ()
 
 
 def _chosen(path: Path, arrays: dict[str, np.ndarray], key: str) -> np.ndarray:

@@ -122,13 +122,11 @@ def plane(array: Array, names: Sequence[str], i: int) -> np.ndarray:
 
 def decoupled(found: Layout) -> tuple[Array, Layout]:
     """Three-dimensional k-space as slices: transformed along `z`, which is fully sampled, coil by coil, into a nameless
-    file that vanishes with the process."""
-    names = [n for n in ("z", "coil", "y", "x") if n in found.names]
+    file that vanishes with the last use of it."""
     sizes = dict(zip(found.names, found.array.shape, strict=True))
-    # Closed by the system when the process ends, however it ends.
-    file = tempfile.TemporaryFile()  # noqa: SIM115
     shape = (sizes["z"], sizes.get("coil", 1), sizes["y"], sizes["x"])
-    out = np.memmap(file, np.complex64, "w+", shape=shape)
+    with tempfile.TemporaryFile() as file:  # its memory stays, until nobody holds it any more
+        out = np.memmap(file, np.complex64, "w+", shape=shape)
     for c in range(shape[1]):
         index = tuple({"coil": c, "-": 0}.get(n, slice(None)) for n in found.names)
         kept = [n for n in found.names if n not in ("coil", "-")]
@@ -137,5 +135,4 @@ def decoupled(found: Layout) -> tuple[Array, Layout]:
         out[:, c] = np.fft.fftshift(x, 0)
     note = f"three-dimensional: its {sizes['z']} points along z, fully sampled, became as many slices"
     new = replace(found, names=("slice", "coil", "y", "x"), notes=(*found.notes, note))
-    assert len(names) >= 3
     return out, new

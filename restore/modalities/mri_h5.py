@@ -16,8 +16,9 @@ import numpy as np
 
 from ..errors import InputError
 from .image_picture import decoding
-from .mri_arrays import off_grid
+from .mri_arrays import taken
 from .mri_axes import Layout, layout
+from .mri_off_grid import off_grid
 from .mri_scan import Scan, without_oversampling
 from .needed import needed
 
@@ -35,7 +36,7 @@ def opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def read(path: Path, key: str | None, axes: str | None) -> Layout | Scan:
+def read(path: Path, key: str | None, axes: str | None, matrix: tuple[int, int] | None = None) -> Layout | Scan:
     """Read whatever lies in an HDF5 file.
 
     Raises:
@@ -45,16 +46,18 @@ def read(path: Path, key: str | None, axes: str | None) -> Layout | Scan:
         found = _datasets(file)
         acquisitions = [n for n, d in found.items() if d.dtype.names and "head" in d.dtype.names]
         if acquisitions and key is None:
-            return _ismrmrd(path, file, acquisitions[0], found)
+            return _ismrmrd(path, acquisitions[0], found, matrix)
         matlab = any("MATLAB_class" in d.attrs for d in found.values())
         numbers = {n: d for n, d in found.items() if _is_number(d)}
+        notes: tuple[str, ...] = ()
         if key is None:
             key = "kspace" if "kspace" in numbers else _largest(path, numbers)
+            notes = taken(key, numbers)
         if key not in numbers:
             raise InputError(path, f"no array {key!r} in it", f"one of {', '.join(numbers)}", "name one by --key")
         array = Stored(path, key, numbers[key].shape, _dtype(numbers[key]), matlab)
         if matlab or key != "kspace" or array.dtype.kind != "c" or len(array.shape) not in (3, 4):
-            return layout(path, array, "MATLAB 7.3" if matlab else "HDF5", axes)
+            return layout(path, array, "MATLAB 7.3" if matlab else "HDF5", axes, notes=notes)
         return _fastmri(path, file, array, axes)
 
 
@@ -135,7 +138,7 @@ class _Header:
         try:
             root = ET.fromstring(xml)
         except ET.ParseError as error:
-            cure = "write the file again"
+            cure = "write it again, or delete it: only the size of the pixels is lost"
             raise InputError(path, f"its header is no XML ({error})", "an ISMRMRD header, or none", cure) from error
         self.root = root.find("{*}encoding")
         self.trajectory = self.text("trajectory", "cartesian").lower()
@@ -166,7 +169,7 @@ class _Header:
         return small if 0 < small < large and abs(share - small / large) < 0.02 else None
 
 
-def _ismrmrd(path: Path, file: Any, name: str, found: dict[str, Any]) -> Scan:
+def _ismrmrd(path: Path, name: str, found: dict[str, Any], matrix: tuple[int, int] | None) -> Scan:
     """Acquisitions, sorted into lines of slices."""
     dataset, notes = found[name], []
     head = dataset.fields("head")[:]
@@ -193,7 +196,7 @@ def _ismrmrd(path: Path, file: Any, name: str, found: dict[str, Any]) -> Scan:
     if header is None:
         notes.append("no header: sizes are those of the lines, the size of the pixels is not known")
     if header is not None and header.trajectory not in _CARTESIAN:
-        return _spokes(path, dataset, head, rows, header, coils, noise, tuple(notes))
+        return _spokes(path, dataset, head, rows, header, coils, noise, matrix, tuple(notes))
     if len(np.unique(idx["kspace_encode_step_2"][rows])) > 1:
         cure = "convert it to a three-dimensional array and give --axes z,y,x"
         raise InputError(path, "a three-dimensional ISMRMRD scan", "slices", cure)
@@ -266,7 +269,7 @@ class _Lines:
 
 def _spokes(
     path: Path, dataset: Any, head: np.ndarray, rows: np.ndarray, header: _Header, coils: int,
-    noise: np.ndarray | None, notes: tuple[str, ...],
+    noise: np.ndarray | None, matrix: tuple[int, int] | None, notes: tuple[str, ...],
 ) -> Scan:  # fmt: skip
     """A scan off the grid; its first slice."""
     slices = head["idx"]["slice"][rows]
@@ -280,8 +283,8 @@ def _spokes(
     stored = dataset[first]
     data = np.concatenate([_complex(d, coils) for _, _, d in stored], 1)
     points = np.concatenate([np.asarray(t).reshape(-1, dimensions)[:, :2] for _, t, _ in stored])
-    matrix = header.recon if header.recon["x"] else header.encoded
-    shape = matrix["y"], matrix["x"]
+    sizes = header.recon if header.recon["x"] else header.encoded
+    shape = matrix or (sizes["y"], sizes["x"])
     fov = header.recon_fov if header.recon_fov["x"] else header.fov
     spacing = (fov["y"] / shape[0], fov["x"] / shape[1], fov["z"] or 1.0) if fov["x"] and fov["y"] else None
     return off_grid(path, "ISMRMRD", data, points, None, shape, spacing=spacing, noise=noise, notes=notes)

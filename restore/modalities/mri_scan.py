@@ -61,7 +61,7 @@ class Scan:
         Raises:
             InputError: NaN or infinities, said by line; the file ends before this slice.
         """
-        k = np.asarray(self.plane(i), np.complex64)
+        k = np.array(self.plane(i), np.complex64)  # a copy: torch wants memory that can be written to
         bad = np.asarray(~np.isfinite(k).all(0))
         if bad.any():
             seen = f"{int(bad.sum())} points of slice {i} are NaN or infinite"
@@ -71,7 +71,7 @@ class Scan:
                 name = "yx"[along]
                 seen = f"NaN or infinite values in {len(lines)} of {self.shape[along]} lines of slice {i} ({name} = "
                 seen += ", ".join(map(str, lines[:5])) + ", ..." * (len(lines) > 5) + ")"
-            cure = "set them to zero, which means not measured, or leave them out with --mask"
+            cure = "set them to zero, which means not measured"
             raise InputError(self.path, seen, "finite numbers", cure)
         return k
 

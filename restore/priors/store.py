@@ -77,8 +77,8 @@ def save_prior(
 
     Args:
         noise: the pictures are of noise alone, with zero in the middle: [-0.5, 0.5] becomes [-1, 1].
-        score: what it was learnt for is the score of noisy pictures: arguments of
-            `restore.denoisers.posterior.load_score` besides the folder.
+        score: it was learnt for one type of noise: arguments of `restore.denoisers.posterior.PosteriorMean` besides the
+            denoiser.
     """
     network = denoiser.network
     config: dict[str, Any] = {

@@ -7,8 +7,8 @@
 Every network sees noisy versions of Train400 that are made once, except the supervised twin, which also sees the clean
 pictures: the same network, the same number of pictures per step and the same number of steps. Nothing is selected: the
 averaged weights of the last step are scored. The blind network of a kind of noise sees a random level per picture.
-Finished trainings and scores are kept in the output folder and not repeated, a training that was stopped goes on where
-it wrote its last checkpoint; the table is printed from what there is.
+Rows are appended to `rows.jsonl` in the output folder as they come and are not repeated, a training that was stopped
+goes on where it wrote its last checkpoint; the table is printed from what there is for that number of `--steps`.
 
 `--levels` estimates type and level of the noise of twelve pictures (Set12) at nine settings, from each picture alone;
 with `--score FOLDER` also by the published medians on that folder's score.
@@ -26,10 +26,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from photos import recorded
 from PIL import Image
 from report import write_between
 from torch import Tensor, channels_last
@@ -61,6 +62,7 @@ BLIND = {"gaussian": (20.0, 55.0), "poisson": (0.005, 0.1), "gamma": (40.0, 120.
 CONDITIONS = ("gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50")
 METHODS = ("noise2score", "supervised", "blind", "one_shot", "gr2r")
 EVERY = 500  # steps between checkpoints
+ROWS_FILE = "rows.jsonl"
 ROWS = {
     "noise2score published": "Noise2Score, published estimator",
     "noise2score shifted": "**Noise2Score, shifted estimator**",
@@ -151,26 +153,25 @@ def objective(condition: Condition, method: str) -> Objective:
     if method == "one_shot":
         return PURE(gain=2 * law.phi) if condition.kind == "poisson" else SURE()
     if method == "gr2r":
-        return GR2R(kind=condition.kind, phi=law.phi)  # type: ignore[arg-type]
+        return GR2R(kind=condition.kind)  # type: ignore[arg-type]
     return Noise2Score(rho=law.rho)
 
 
-def train(condition: Condition, method: str, folder: Path, args: argparse.Namespace) -> None:
-    """Write the averaged network of the last step to `folder`; a training that was stopped goes on."""
+def train(goal: Objective, pictures: list[Tensor], scale: float, folder: Path, args: argparse.Namespace) -> None:
+    """Write the averaged network of the last step to `folder`; a training that was stopped goes on.
+
+    Args:
+        pictures: noisy, `(C, H, W)` in `[-1, 1]`; `scale`: the std of their noise at mid-grey.
+    """
     torch.manual_seed(0)
-    clean = grey(args.data / "images" / "train_bsd400_gray")
-    pictures = [2 * y[0] - 1 for y in noisy_versions(clean, condition)]
-    if method == "supervised":
-        pictures = [torch.cat([y, 2 * x[0] - 1]) for y, x in zip(pictures, clean, strict=True)]
-    patches = Patches(pictures, args.patch, shrink=0.0, noise=[condition.scale] * len(pictures))
+    patches = Patches(pictures, args.patch, shrink=0.0, noise=[scale] * len(pictures))
     net = EDMDenoiser(UNet((1,), args.widths, args.blocks))
     net.to(memory_format=channels_last)  # type: ignore[call-overload]
-    goal = objective(condition, method)
     net.rho = goal.rho
     net.sigma_min, net.sigma_max = goal.trusted(net, patches.noises())
     recipe = Recipe(steps=args.steps, batch=args.batch, patch=args.patch)
     trainer = Trainer(net, goal, patches, recipe, seed=0)
-    state = folder.with_suffix(".state.pt")
+    state = folder.with_name(f"{folder.name}.state.pt")
     if state.exists():
         trainer.load_state_dict(torch.load(state, weights_only=True))
         print(f"  goes on at step {trainer.done}", flush=True)
@@ -219,18 +220,22 @@ def score(
 
 
 def run(text: str, method: str, args: argparse.Namespace) -> None:
-    """Train what is not trained and score what is not scored."""
+    """Train what is not trained, score it and append a row."""
     kind, level = text.split(":")
     condition, blind = Condition(kind, float(level)), method == "blind"
-    folder = args.output / (f"{kind}_blind" if blind else f"{kind}_{level}_{method}")
-    results = args.output / f"{kind}_{level}_{method}.json"
-    if results.exists():
-        return
     if method == "one_shot" and kind == "gamma":
         return
+    if any(key(row) == (text, method, args.steps) for row in recorded(args.output / ROWS_FILE)):
+        return
+    folder = args.output / (f"{kind}_blind_{args.steps}" if blind else f"{kind}_{level}_{method}_{args.steps}")
     if not (folder / "config.json").exists():
         print(f"training {folder.name}", flush=True)
-        train(Condition(kind, None) if blind else condition, method, folder, args)
+        seen = Condition(kind, None) if blind else condition
+        clean = grey(args.data / "images" / "train_bsd400_gray")
+        pictures = [2 * y[0] - 1 for y in noisy_versions(clean, seen)]
+        if method == "supervised":
+            pictures = [torch.cat([y, 2 * x[0] - 1]) for y, x in zip(pictures, clean, strict=True)]
+        train(objective(seen, method), pictures, seen.scale, folder, args)
     prior = load_prior(folder)
     if method in ("supervised", "one_shot", "gr2r"):
         estimates = {method: lambda y: prior(y, prior.sigma_min)}
@@ -238,23 +243,29 @@ def run(text: str, method: str, args: argparse.Namespace) -> None:
         estimates = score_estimates(prior, condition.noise(), blind)
     found = score(estimates, condition.noise(), args.data)
     print(f"{text} {found}", flush=True)
-    with atomic_write(results) as temporary:
-        temporary.write_text(json.dumps(found) + "\n")
+    with (args.output / ROWS_FILE).open("a") as out:
+        row = {"noise": text, "method": method, "steps": args.steps, "batch": args.batch, "psnr": found}
+        out.write(json.dumps(row) + "\n")
 
 
-def table(output: Path) -> str:
+def key(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["noise"], row["method"], row["steps"]
+
+
+def table(output: Path, steps: int) -> str:
     """Markdown; a condition that has not been run has an empty cell."""
     found = {}
-    for i, text in enumerate(CONDITIONS):
-        for path in output.glob(f"{text.replace(':', '_')}_*.json"):
-            for name, psnr in json.loads(path.read_text()).items():
-                found[name, i] = tuple(psnr[test] for test in SETS)
+    for row in recorded(output / ROWS_FILE):
+        if row["steps"] == steps:
+            for name, psnr in row["psnr"].items():
+                found[name, CONDITIONS.index(row["noise"])] = tuple(psnr[test] for test in SETS)
 
     def line(label: str, cells: list[tuple[float | None, ...] | None]) -> str:
         shown = (" / ".join("" if v is None else f"{v:.2f}" for v in cell) if cell else "" for cell in cells)
         return f"| {label} | {' | '.join(shown)} |"
 
-    lines = [f"| {' / '.join(SETS)}, dB | {' | '.join(c.replace(':', ' ') for c in CONDITIONS)} |"]
+    heads = " | ".join(c.replace(":", " ") for c in CONDITIONS)
+    lines = [f"| {' / '.join(SETS)}, dB, {steps} steps | {heads} |"]
     lines.append("|---|" + "--:|" * len(CONDITIONS))
     lines += [line(label, [found.get((name, i)) for i in range(len(CONDITIONS))]) for name, label in ROWS.items()]
     return "\n".join(lines + [line(f"{label}, published", list(cells)) for label, cells in PUBLISHED.items()])
@@ -320,7 +331,7 @@ def main() -> None:
         for condition in args.conditions.split(",") if not args.table else ():
             for method in args.methods.split(","):
                 run(condition, method, args)
-        text, name = table(args.output), "noise2score"
+        text, name = table(args.output, args.steps), "noise2score"
     print(text)
     if args.write:
         write_between(args.write, name, text + "\n")
