@@ -26,6 +26,7 @@ LAYERS = {
         "restore.errors",
         "restore.files",
         "restore.metrics",
+        "restore.audio_metrics",
         "restore.modalities",
     },
     "restore.modalities": {"operators", "restore.problem", "restore.errors", "restore.files"},

@@ -85,11 +85,6 @@ class SpeechDenoiser(EDMDenoiser):
             f = self.network(inputs, c_noise)
         return (spread / norm) ** 2 * x + e * spread / norm * f.to(x.dtype)  # c_skip, c_out
 
-    def weight(self, sigma: Tensor) -> Tensor:
-        """`1 / c_out^2` of each number of frames, `(B, 1, 256, 1)`."""
-        e, spread = noise_in_frames(sigma.reshape(-1, 1, 1, 1)), self.spread.to(sigma)[:, None]
-        return 1 / e**2 + 1 / spread**2
-
     def covariance(self, x: Tensor, sigma: float) -> Covariance:
         """Of frames as independent numbers, from the table of what this denoiser gets wrong; else the default."""
         if self.errors is None:
