@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,19 +173,6 @@ class Told:
     sigma: float = 0.0
 
 
-class FrameNoise(NMF):
-    """Noise of a recording as frames have it, all numbers of which are told to a sampler.
-
-    Noise on audio of `T` samples has `T` degrees of freedom, and so have its frames, which are four times as many
-    numbers. Taken for independent they would count four times, and draws would follow the noise: EM would lead down to
-    none. With four times the power that is seen, `sum |y - x|^2 / variance` is what it is on the audio itself.
-    """
-
-    def fit(self, y: Tensor, z: Tensor) -> Self:
-        r = math.sqrt(REDUNDANCY)
-        return super().fit(r * y, r * z)
-
-
 class Segments(Workshop):
     """A `Workshop` of segments: draws `(sample, channel, t)` at 16 kHz, full scale being 1."""
 
@@ -294,7 +281,7 @@ def _channel(
     calls = iter(range(1, 1 << 30))
     seed, nfe, seconds = request.settings["seed"], 0.0, 0.0
     try:
-        if isinstance(problem.noise, FrameNoise):
+        if isinstance(problem.noise, NMF):
             problem, nfe, seconds = _with_fitted_noise(problem, tools, seed)
         result = restore(
             problem,
@@ -353,14 +340,14 @@ def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span
     return Problem(Y, Identity(frames.oshape), first_noise(Y, request.settings["seed"])), frames
 
 
-def first_noise(Y: Tensor, seed: int) -> FrameNoise:
+def first_noise(Y: Tensor, seed: int) -> NMF:
     """Where EM begins, for frames `(1, 2, F, N)`: noise as strong in every frame as it is in the quietest."""
     power = Y.double().square().mean((0, 1))  # (F, N)
     loud = power.mean(0)
     heard = power[:, loud > 1e-10 * loud.max()]  # digital silence tells nothing of the noise
     floor = heard.quantile(QUIET, dim=1) / -math.log1p(-QUIET)  # as that of the power of Gaussian noise, to its mean
-    like = (REDUNDANCY * floor).sqrt()[:, None].expand(power.shape)[None, None].expand(1, 2, -1, -1)
-    return FrameNoise.start(like, RANK, Draws(seed))
+    like = floor.sqrt()[:, None].expand(power.shape)[None, None].expand(1, 2, -1, -1)
+    return NMF.start(like, RANK, Draws(seed), redundancy=REDUNDANCY)
 
 
 def _with_fitted_noise(problem: Problem, tools: Tools, seed: int) -> tuple[Problem, float, float]:
@@ -374,7 +361,7 @@ def _with_fitted_noise(problem: Problem, tools: Tools, seed: int) -> tuple[Probl
 
 def _sigma(problem: Problem) -> float:
     """Of the noise, per sample, in units of the prior."""
-    if isinstance(problem.noise, FrameNoise):
+    if isinstance(problem.noise, NMF):
         return float(problem.noise.variance.mean().sqrt())
     assert isinstance(problem.noise, Gaussian)
     return problem.noise.sigma

@@ -14,5 +14,5 @@ def needed(name: str, path: Path, extra: str = "mri") -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        seen, cure = f"{name} is not installed, which reads and writes it", f'pip install "restore-posterior[{extra}]"'
-        raise InputError(path, seen, f"{name}", cure) from error
+        seen, cure = f"{name} is not installed, which reads and writes it", f"pip install 'restore-posterior[{extra}]'"
+        raise InputError(path, seen, name, f"install it: {cure}") from error
