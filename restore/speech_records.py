@@ -150,8 +150,9 @@ def _spectrogram(power: Callable[[int, int], np.ndarray], length: int) -> np.nda
     count = -(-length // _HOP)
     wide = -(-count // _COLUMNS)
     columns: list[np.ndarray] = []
-    for first in range(0, count, _AT_ONCE * wide):
-        P = power(first, min(first + _AT_ONCE * wide, count))
+    step = max(1, _AT_ONCE // wide) * wide
+    for first in range(0, count, step):
+        P = power(first, min(first + step, count))
         P = np.pad(P, ((0, -len(P) % wide), (0, 0)), mode="edge")
         columns += [*P.reshape(-1, wide, P.shape[1]).mean(1)]
     return np.stack(columns, 1)[::-1]
@@ -176,7 +177,7 @@ def _frames(read: Callable[[int, int], np.ndarray], first: int, stop: int) -> np
     x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(max(-a, 0), 0)])
     x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, length - x.shape[-1])])
     frames = np.lib.stride_tricks.sliding_window_view(x, _FRAME, -1)[..., ::_HOP, :]
-    return np.fft.rfft(frames * np.hanning(_FRAME)).astype(np.complex64)
+    return np.fft.rfft(frames * np.hanning(_FRAME).astype(np.float32)).astype(np.complex64)
 
 
 def _decibels(power: np.ndarray, top: float) -> np.ndarray:
