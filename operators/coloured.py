@@ -86,6 +86,9 @@ class NMF(Coloured):
         W: spectra of the sounds, `(F, K)`.
         H: how loud each is in each frame, `(K, N)`; the variances are per real number.
         updates: of `W` and of `H`, in each `fit`, which starts from where they are.
+        redundancy: numbers in the frames for each that is free, `2 F / hop` for frames of audio: the variances are so
+            many times the power that is seen. Frames that overlap share their noise, and taken for independent it would
+            count so many times: draws would follow it, and EM would lead down to none.
 
     Raises:
         ValueError: they are not positive and finite, do not fit each other, or `updates` is below one.
@@ -94,6 +97,7 @@ class NMF(Coloured):
     W: Tensor
     H: Tensor
     updates: int = 50
+    redundancy: float = 1.0
 
     def __post_init__(self) -> None:
         for name, M in (("W", self.W), ("H", self.H)):
@@ -102,28 +106,31 @@ class NMF(Coloured):
             raise ValueError(f"W {tuple(self.W.shape)} and H {tuple(self.H.shape)} do not agree on how many sounds")
         if self.updates < 1:
             raise ValueError(f"updates must be at least 1, got {self.updates}")
+        if not (self.redundancy >= 1 and math.isfinite(self.redundancy)):
+            raise ValueError(f"redundancy must be at least 1, got {self.redundancy}")
 
     @property
     def variance(self) -> Tensor:
         return self.W.double() @ self.H.double()
 
     def fit(self, y: Tensor, z: Tensor) -> Self:
-        V = _floored(_power(y, z))
+        V = self.redundancy * _floored(_power(y, z))
         W, H = self.W.to(V), self.H.to(V)
         for _ in range(self.updates):
             W, H = multiplicative_update(V, W, H)
         return replace(self, W=W, H=H)
 
     @classmethod
-    def start(cls, y: Tensor, rank: int, rng: Draws, updates: int = 50) -> Self:
+    def start(cls, y: Tensor, rank: int, rng: Draws, updates: int = 50, redundancy: float = 1.0) -> Self:
         """Where to begin, for frames `(1, 2, F, N)`: `rank` random spectra around the mean power at each frequency.
 
         Raises:
             ValueError: the frames are all zero, or not finite.
         """
-        P = _floored(_power(y, torch.zeros_like(y)).mean(-1))
+        P = redundancy * _floored(_power(y, torch.zeros_like(y)).mean(-1))
         uniform = rng.each(lambda g, _: 0.5 + torch.rand(len(P), rank, generator=g, dtype=torch.float64))[0].to(P)
-        return cls(P[:, None] * uniform / P.sum(), (P.sum() / rank).expand(rank, y.shape[-1]).clone(), updates)
+        H = (P.sum() / rank).expand(rank, y.shape[-1]).clone()
+        return cls(P[:, None] * uniform / P.sum(), H, updates, redundancy)
 
     def __repr__(self) -> str:
         return f"NMF({self.W.shape[1]} sounds, {_told(self.variance)})"

@@ -9,6 +9,7 @@ from restore.modalities.image import FORMATS
 RECORD = ".run.json"
 PANEL = "_panel.png"
 KSPACE = "_kspace.png"
+SPREAD = "_std.png"
 
 
 def sample(output: Path, number: int) -> str:
@@ -50,3 +51,15 @@ def scan_endings(suffix: str, draws: int) -> list[str]:
     if draws > 1:
         maps += [f"_sample-{i:02d}.png" for i in range(1, draws + 1)] if suffix == ".png" else ["_samples" + suffix]
     return [RECORD, *maps, PANEL, KSPACE]
+
+
+def speech_endings(output: Path, draws: int, extras: bool) -> list[str]:
+    """What the names of all files beside a recording end in.
+
+    Args:
+        draws, extras: those of a `SpeechRequest`.
+    """
+    if not extras:
+        return [RECORD]
+    several = [*(sample(output, i) for i in range(1, draws + 1)), SPREAD] if draws > 1 else []
+    return [RECORD, *several, PANEL]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from operators.base import LinearOperator, Operator
+from operators.base import Identity, LinearOperator, Operator
 from operators.coloured import Coloured
 from operators.diagonal import Diagonal
 from operators.noise import Gaussian, NoiseModel
@@ -57,7 +57,8 @@ class Problem:
         std = self.noise.variance.to(self.y.device).sqrt().expand(self.operator.oshape)
         sigma = float(std.log().mean().exp())
         weigh = Diagonal(sigma / std)
-        return Problem(weigh(self.y), weigh @ self.operator, Gaussian(sigma))
+        A = weigh if isinstance(self.operator, Identity) else weigh @ self.operator
+        return Problem(weigh(self.y), A, Gaussian(sigma))
 
     @property
     def linear_gaussian(self) -> tuple[LinearOperator, float]:

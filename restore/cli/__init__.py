@@ -16,8 +16,9 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _MODULES = {
     "denoise": "restoring", "inpaint": "restoring", "deblur": "restoring", "upscale": "restoring",
-    "mri": "scanning", "replay": "restoring", "demo": "restoring", "simulate": "simulating", "compare": "comparing",
-    "calibrate": "calibrating", "sweep": "sweeping", "learn": "learning", "list": "showing", "doctor": "showing",
+    "mri": "scanning", "speech": "speaking", "replay": "restoring", "demo": "restoring", "simulate": "simulating",
+    "compare": "comparing", "calibrate": "calibrating", "sweep": "sweeping", "learn": "learning", "list": "showing",
+    "doctor": "showing",
 }  # fmt: skip
 
 
@@ -78,6 +79,7 @@ def _overview() -> str:
         "restore inpaint photo.png --mask holes.png       white marks what is missing\n"
         "restore deblur photo.tif --kernel gaussian:2.0 --samples 8\n"
         "restore upscale small.jpg -x 4 -o large.jpg\n"
-        "restore mri kspace.h5 --samples 8 -o scan.nii.gz\n\n"
+        "restore mri kspace.h5 --samples 8 -o scan.nii.gz\n"
+        "restore speech noisy.wav -o clean.wav\n\n"
         "`restore VERB --help` tells the options of a verb. Exit status: 0 all done, 1 some failed, 2 usage."
     )

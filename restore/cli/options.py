@@ -18,6 +18,7 @@ VERBS = {
     "deblur": "undo a known blur",
     "upscale": "make small pictures larger",
     "mri": "make images of raw MRI data",
+    "speech": "restore recordings of speech: noise, gaps, clipping, a narrow band, a room",
     "simulate": "make measurements from clean pictures, to try things on",
     "compare": "restore simulated measurements with several samplers and score them",
     "calibrate": "learn from known truths how wide an honest interval is",
@@ -284,6 +285,40 @@ def _mri(p: Parser) -> None:
     p.add_argument("--quiet", action="store_true", help="print errors only")
 
 
+def gaps(text: str) -> tuple[tuple[float, float], ...]:
+    """`1.20-1.25,3-3.1`: beginnings and ends in seconds."""
+    found = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        try:
+            a, b = float(first), float(last)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{part!r} is no gap: give seconds, as in 1.20-1.25,3-3.1") from None
+        if not 0 <= a < b < math.inf:
+            raise argparse.ArgumentTypeError(f"{part!r} is no gap: it must begin at 0 or later and end after that")
+        found.append((a, b))
+    return tuple(found)
+
+
+def _speech(p: Parser) -> None:
+    p.add_argument("inputs", nargs="+", metavar="RECORDING|FOLDER|key=value", help="WAV, FLAC, OGG or MP3 files, or "
+                   "folders of them; key=value changes a setting (`restore list settings`)")  # fmt: skip
+    p.add_argument("-o", "--output", metavar="OUT", help="output file, or folder for several recordings")
+    p.add_argument("--task", choices=("denoise", "gap", "declip", "bandwidth", "dereverb"), default="denoise",
+                   help="what is wrong: noise of any kind (denoise, default), missing samples, clipping, nothing above "
+                   "some frequency, a room whose response is known")  # fmt: skip
+    p.add_argument("--gaps", type=gaps, default=(), metavar="A-B,...", help="what is missing, in seconds, as "
+                   "1.20-1.25,3-3.1 (default: digital silence, or NaN)")  # fmt: skip
+    p.add_argument("--clip", type=level, metavar="L", help="level of clipping, full scale being 1 (default: found)")
+    p.add_argument("--cutoff", type=rate, metavar="HZ", help="where the band ends (default: found)")
+    p.add_argument("--response", metavar="FILE", help="a recording of the room's response, for dereverb")
+    _drawing(p)
+    p.add_argument("--jobs", type=count, default=1, metavar="N", help="recordings at a time, one thread each")
+    p.add_argument("--overwrite", action="store_true", help="do finished recordings again; replace any file")
+    p.add_argument("--json", action="store_true", help="one JSON object per recording on stdout")
+    p.add_argument("--quiet", action="store_true", help="print errors only")
+
+
 def _measuring(p: Parser, noise_needed: bool) -> None:
     p.add_argument("--operator", required=noise_needed, metavar="SPEC",
                    default=None if noise_needed else "blur:gaussian:2.0",
@@ -384,7 +419,7 @@ def _demo(p: Parser) -> None:
 
 
 _ADD = {
-    "denoise": _denoise, "inpaint": _inpaint, "deblur": _deblur, "upscale": _upscale, "mri": _mri,
+    "denoise": _denoise, "inpaint": _inpaint, "deblur": _deblur, "upscale": _upscale, "mri": _mri, "speech": _speech,
     "simulate": _simulate, "compare": _compare, "calibrate": _calibrate, "sweep": _sweep, "learn": _learn,
     "replay": _replay, "list": _list, "doctor": _nothing, "demo": _demo,
 }  # fmt: skip

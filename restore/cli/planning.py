@@ -7,8 +7,9 @@ import glob
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from restore import beside
 from restore.errors import InputError
@@ -17,9 +18,27 @@ from restore.modalities.image import FORMATS, list_pictures
 from .options import UsageError
 
 BESIDE = re.compile(r"(.+)_(?:std|panel|noise|sample-\d+)")
-ENDINGS = {"denoise": "_denoised", "inpaint": "_inpainted", "deblur": "_deblurred", "upscale": "_upscaled"}
+ENDINGS = {"denoise": "_denoised", "inpaint": "_inpainted", "deblur": "_deblurred", "upscale": "_upscaled",
+           "speech": "_restored"}  # fmt: skip
 
 Plan = tuple[Path, Path, str, Path]  # source, output, what the side files' names begin with, place in its folder
+
+
+class Kind(NamedTuple):
+    """A kind of file to restore.
+
+    Attributes:
+        name: in the singular.
+        formats: by the suffix; the first is that of an output whose input has another.
+        listed: all of the kind in a folder.
+    """
+
+    name: str
+    formats: Mapping[str, str]
+    listed: Callable[[Path], list[Path]]
+
+
+PICTURES = Kind("picture", {".png": "PNG", **FORMATS}, list_pictures)
 
 
 def plan(
@@ -30,26 +49,29 @@ def plan(
     extras: bool,
     aids: Sequence[Path],
     separated: bool = False,
+    kind: Kind = PICTURES,
+    endings: Callable[[Path], list[str]] | None = None,
 ) -> tuple[list[Plan], list[InputError]]:
     """One entry for each picture, and the inputs that there are not.
 
     Args:
         draws, extras, separated: of the request; they decide what stands beside each output.
         aids: what is read besides the pictures (masks, truths, a kernel): files, or folders that mirror the pictures'.
+        kind, endings: of files other than pictures, and what stands beside an output.
 
     Raises:
         UsageError: no inputs; a file to write that is read, is shared by two pictures, or cannot be written.
     """
     if not inputs:
-        raise UsageError(f"no picture was named (see `restore {verb} --help`)")
+        raise UsageError(f"no {kind.name} was named (see `restore {verb} --help`)")
     pairs: list[tuple[Path, Path, Path]] = []
     missing: list[InputError] = []
     several = len(inputs) > 1
     for source in map(Path, inputs):
         if source.is_dir():
-            pairs += _folder(source, out, several, verb, missing)
+            pairs += _folder(source, out, several, verb, missing, kind)
         else:
-            pairs.append((source, _file(source, out, several, verb), Path(source.name)))
+            pairs.append((source, _file(source, out, several, verb, kind), Path(source.name)))
     read = {counterpart(aid, relative) for *_, relative in pairs for aid in aids}
     stems = Counter(_place(output) for _, output, _ in pairs)
     # The name of one picture may be what stands beside another: scan.png and scan_std.png.
@@ -59,7 +81,7 @@ def plan(
     for source, output, relative in pairs:
         alone = stems[_place(output)] == 1 and _place(output) not in taken
         plans.append((source, output, output.stem if alone else output.name, relative))
-    check_plans(plans, draws, extras, read, separated)
+    check_plans(plans, draws, extras, read, separated, endings)
     return plans, missing
 
 
@@ -82,7 +104,7 @@ def counterpart(named: Path, relative: Path) -> Path:
 
 
 def _folder(
-    source: Path, out: str | None, several: bool, verb: str, missing: list[InputError]
+    source: Path, out: str | None, several: bool, verb: str, missing: list[InputError], kind: Kind
 ) -> list[tuple[Path, Path, Path]]:
     if out is None:
         target = source.resolve().parent / f"{source.resolve().name}{ENDINGS[verb]}"
@@ -93,29 +115,38 @@ def _folder(
     if target.resolve() == source.resolve() or source.resolve() in target.resolve().parents:
         raise UsageError(f"the output {target} lies in the input folder {source}: choose one outside of it with -o")
     try:
-        found = list_pictures(source)
+        found = kind.listed(source)
     except InputError as error:
         missing.append(error)
         return []
     return [(file, target / file.relative_to(source), file.relative_to(source)) for file in found]
 
 
-def _file(source: Path, out: str | None, several: bool, verb: str) -> Path:
+def _file(source: Path, out: str | None, several: bool, verb: str, kind: Kind) -> Path:
     if out is None:
-        suffix = source.suffix if source.suffix.lower() in FORMATS else ".png"
+        suffix = source.suffix if source.suffix.lower() in kind.formats else next(iter(kind.formats))
         return source.with_name(f"{source.stem}{ENDINGS[verb]}{suffix}")
     target = Path(out)
     if several or target.is_dir() or out.endswith("/"):
         if target.exists() and not target.is_dir():
-            raise UsageError(f"{target} is a file, but there are several pictures: give a folder with -o")
+            raise UsageError(f"{target} is a file, but there are several {kind.name}s: give a folder with -o")
         return target / source.name
-    if target.suffix.lower() not in FORMATS:
-        kinds = " ".join(FORMATS)
-        raise UsageError(f"the output {target} is no kind of picture: end it in one of {kinds}, or in / for a folder")
+    if target.suffix.lower() not in kind.formats:
+        kinds = " ".join(kind.formats)
+        raise UsageError(
+            f"the output {target} is no kind of {kind.name}: end it in one of {kinds}, or in / for a folder"
+        )
     return target
 
 
-def check_plans(plans: Sequence[Plan], draws: int, extras: bool, read: Iterable[Path], separated: bool = False) -> None:
+def check_plans(
+    plans: Sequence[Plan],
+    draws: int,
+    extras: bool,
+    read: Iterable[Path],
+    separated: bool = False,
+    endings: Callable[[Path], list[str]] | None = None,
+) -> None:
     """`check_outputs` for the outputs and for all that will stand beside them.
 
     Raises:
@@ -123,7 +154,8 @@ def check_plans(plans: Sequence[Plan], draws: int, extras: bool, read: Iterable[
     """
     pairs = [(source, output) for source, output, _, _ in plans]
     for source, output, side, _ in plans:
-        pairs += [(source, output.parent / f"{side}{e}") for e in beside.endings(output, draws, extras, separated)]
+        ends = beside.endings(output, draws, extras, separated) if endings is None else endings(output)
+        pairs += [(source, output.parent / f"{side}{e}") for e in ends]
     check_outputs(pairs, read)
 
 

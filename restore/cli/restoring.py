@@ -249,12 +249,13 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
     plain = dict(record["request"])
     source = Path(record["input"]["path"])
     output = Path(options.output or record["output"]["path"])
-    if plain["verb"] == "mri":
-        from .scanning import replay
+    if plain["verb"] in ("mri", "speech"):
+        from . import scanning, speaking
 
         if not source.is_file() or sha256(source) != record["input"]["sha256"]:
             raise UsageError(f"the input {source} is gone or has changed since: a replay needs the one of then")
-        return replay(record, source, output, options, argv)
+        again = scanning.replay if plain["verb"] == "mri" else speaking.replay
+        return again(record, source, output, options, argv)
     side = path.name.removesuffix(RECORD) if options.output is None else output.stem
     request = Request(
         verb=plain["verb"],

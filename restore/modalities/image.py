@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,12 +160,21 @@ def mask_from_alpha(picture: Picture) -> np.ndarray:
 
 
 def list_pictures(folder: str | Path) -> list[Path]:
-    """All pictures below `folder`, sorted; hidden files and folders (our own unfinished ones too) are passed over.
+    """All pictures below `folder`. Raises as `list_files`."""
+    return list_files(folder, FORMATS, "pictures")
+
+
+def list_files(folder: str | Path, suffixes: Iterable[str], what: str) -> list[Path]:
+    """All files below `folder` with one of the suffixes, sorted; hidden files and folders (our own unfinished ones too)
+    are passed over.
+
+    Args:
+        what: they are, in the plural.
 
     Raises:
-        InputError: `folder` is not a folder. FolderEmpty: it holds no picture.
+        InputError: `folder` is not a folder. FolderEmpty: it holds no such file.
     """
-    folder = Path(folder)
+    folder, suffixes = Path(folder), list(suffixes)
     if not folder.is_dir():
         raise (
             no_such_file(folder) if not folder.exists() else InputError(folder, "a file", "a folder", "name its folder")
@@ -173,9 +183,10 @@ def list_pictures(folder: str | Path) -> list[Path]:
     for root, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         seen = (Path(root, name) for name in files if not name.startswith("."))
-        found += [file for file in seen if file.suffix.lower() in FORMATS]
+        found += [file for file in seen if file.suffix.lower() in suffixes]
     if not found:
-        raise FolderEmpty(folder, "no pictures in this folder", f"files of the kinds {_KNOWN}", "name another folder")
+        wanted = f"files of the kinds {' '.join(suffixes)}"
+        raise FolderEmpty(folder, f"no {what} in this folder", wanted, "name another folder")
     return sorted(found)
 
 

@@ -15,6 +15,7 @@ from .image_picture import decoding
 from .mri_axes import Layout, layout
 from .mri_off_grid import off_grid
 from .mri_scan import Scan
+from .needed import needed
 
 # What programs call these things. The first that is there is taken.
 _DATA = ("kspace", "ksp", "kdata", "k_space", "data")
@@ -155,17 +156,6 @@ def _numeric(path: Path, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "uifcb":
         raise InputError(path, f"values of type {values.dtype}", "numbers, real or complex", "save one channel")
     return values.astype(np.complex64 if values.dtype.kind == "c" else np.float32)
-
-
-def needed(name: str, path: Path) -> Any:
-    """Import a library that only some formats need. Raises InputError where it is not installed."""
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        seen = f"{name} is not installed, which reads and writes it"
-        raise InputError(path, seen, name, "install it: pip install 'restore-posterior[mri]'") from error
 
 
 def read_array(path: str | Path) -> np.ndarray:

@@ -16,10 +16,11 @@ import numpy as np
 
 from ..errors import InputError
 from .image_picture import decoding
-from .mri_arrays import needed, taken
+from .mri_arrays import taken
 from .mri_axes import Layout, layout
 from .mri_off_grid import off_grid
 from .mri_scan import Scan, without_oversampling
+from .needed import needed
 
 _NOISE, _CALIBRATION, _REVERSE = 19, 20, 22
 # Navigators, phase correction, feedback, dummies, surface coils: not of the picture.

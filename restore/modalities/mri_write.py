@@ -12,8 +12,8 @@ import numpy as np
 from ..errors import OutputError
 from ..files import atomic_write
 from .image import Picture, write_picture
-from .mri_arrays import needed
 from .mri_scan import Scan
+from .needed import needed
 
 OUTPUTS = (".nii.gz", ".nii", ".npy", ".png")
 # Where the numbers of a NIfTI-1 file begin, its 348 bytes of header and no extension before them.

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from operators import diagonal
 from operators.base import LinearOperator
 from operators.compose import compose
 from operators.fourier import irfft2
@@ -95,7 +96,10 @@ class Diagonal(Covariance):
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
         """To one percent or a hundred iterations, whichever comes first: at high sigma the system is badly conditioned,
         and the answer worth less than the model. Where the rows of `A` are orthogonal and of one norm, each number is
-        first taken as if it were measured by itself."""
+        first taken as if it were measured by itself; where `A` is diagonal too, it was."""
+        if isinstance(A, diagonal.Diagonal):
+            w = A.weights.to(r)
+            return w * self.variances / (w**2 * self.variances + sigma_y**2) * r
 
         def alone(v: Tensor) -> Tensor:
             if A.gram is None:

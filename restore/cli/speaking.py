@@ -1,0 +1,196 @@
+"""`restore speech`: recordings, restored segment by segment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from restore import beside
+
+from .options import UsageError, split_overrides
+from .planning import Kind, check_plans, plan
+from .restoring import DEFAULT_DRAWS, NARROW, drawing
+from .settings import settings
+from .working import Report, do_all, tools
+
+PRIOR, SAMPLER = "speech-16k", "diffpir"
+Record = dict[str, Any]
+
+
+def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
+    """Restore recordings; the exit status."""
+    inputs, overrides = split_overrides(options.inputs)
+    _check_options(options)
+    task = options.task
+    preset = [f"prior.name={PRIOR}", f"sampler={SAMPLER}", "recipe=speech_${sampler}"]
+    composed = settings([*preset, *drawing(options), *overrides])
+    from restore.jobs import Job
+    from restore.modalities.speech import FORMATS, list_recordings
+    from restore.speech import SINGLE, SpeechRequest
+
+    request = SpeechRequest(
+        settings=composed,
+        task=task,
+        noise=composed["noise"].get("sigma"),
+        gaps=options.gaps,
+        cutoff=options.cutoff,
+        clip=options.clip,
+        response=None if options.response is None else str(Path(options.response).absolute()),
+        draws=composed["samples"] or (1 if task in SINGLE else DEFAULT_DRAWS),
+        extras=composed["samples"] is not None,
+    )
+    aids = [] if request.response is None else [Path(request.response)]
+    ends = partial(beside.speech_endings, draws=request.draws, extras=request.extras)
+    kind = Kind("recording", {suffix: FORMATS[suffix] for suffix in FORMATS}, list_recordings)
+    plans, missing = plan(
+        verb, inputs, options.output, request.draws, request.extras, aids, kind=kind, endings=ends
+    )  # fmt: skip
+    _check_request(request)
+    for error in missing:
+        print(f"restore: {error}", file=sys.stderr)
+    return do_all([Job(*p) for p in plans], request, options, argv, failed=len(missing), one=recording)
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse an option of another task. Raises UsageError."""
+    for name, task in (("gaps", "gap"), ("clip", "declip"), ("cutoff", "bandwidth"), ("response", "dereverb")):
+        if getattr(options, name) and options.task != task:
+            raise UsageError(f"--{name} is for --task {task}, and this is {options.task}: leave it out")
+    if options.task == "dereverb":
+        if options.response is None:
+            raise UsageError("dereverb needs the response of the room: give its recording with --response")
+        if not Path(options.response).is_file():
+            raise UsageError(f"no such file for --response: {options.response}")
+
+
+def _check_request(request: Any) -> None:
+    """Refuse what no recording could be restored with. Raises UsageError."""
+    from restore.errors import InputError
+    from restore.speech import room
+    from restore.speech_records import describe
+
+    try:
+        prior = tools(json.dumps(request.settings)).prior
+        describe(request)
+        if request.response is not None:
+            room(request.response)
+    except (InputError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    if prior.sigma_max < NARROW * prior.sigma_min:
+        name = request.settings["prior"].get("name", "this prior")
+        raise UsageError(f"{name} knows one noise level only: choose another")
+
+
+def replay(record: Record, source: Path, output: Path, options: argparse.Namespace, argv: list[str]) -> int:
+    """Make a result again from its record; the exit status."""
+    from dataclasses import fields
+
+    from restore.jobs import Job
+    from restore.speech import SpeechRequest
+    from restore.speech_records import describe
+
+    plain = record["request"]
+    told: dict[str, Any] = {f.name: plain[f.name] for f in fields(SpeechRequest)}
+    told["gaps"] = tuple((a, b) for a, b in told["gaps"])
+    request = SpeechRequest(**told)
+    place = source, output, output.stem, Path(source.name)
+    ends = partial(beside.speech_endings, draws=request.draws, extras=request.extras)
+    check_plans([place], request.draws, request.extras, [], endings=ends)
+    try:
+        now = describe(request)
+    except OSError as error:
+        raise UsageError(f"{error.filename} is gone: a replay needs it") from error
+    _check_request(request)
+    for key in plain:
+        if key.endswith("_sha256") and now.get(key) != plain[key]:
+            raise UsageError(f"the {key.removesuffix('_sha256')} has changed since: a replay needs the one of then")
+    return do_all([Job(*place)], request, options, argv, failed=0, one=recording)
+
+
+def recording(
+    job: Any, request: Any, argv: list[str], ref: str | None, overwrite: bool, announce: bool, bar: bool
+) -> Report:
+    """Restore one recording. Raises InputError where it cannot be."""
+    from restore.records import RECORD, finished, read_record
+    from restore.speech import Segments, execute_speech, prepare_speech
+    from restore.speech_records import describe, side_files, write_speech
+    from restore.speech_result import Result
+
+    from .printing import Bar
+
+    described = describe(request)
+    if not overwrite and finished(job, described, side_files(job, request)):
+        words = (f"{job.output}: skipped, already done",)
+        return Report(words, read_record(job.beside(RECORD)), skipped=True)
+    kit = tools(json.dumps(request.settings))
+    prepared = prepare_speech(job, request, kit)
+    segments = Segments(job, {**described, "input_sha256": prepared.sha256})
+    done = sum(segments.told(i) is not None for i in range(len(prepared.spans)))
+    lines = heading(prepared, request, kit, done)
+    if announce:
+        print("\n".join(lines), flush=True)
+        lines = []
+    progress = Bar(job.source.name, quiet=not bar)
+    try:
+        told = execute_speech(prepared, request, kit, segments, progress)
+    finally:
+        progress.close()
+    record = write_speech(prepared, request, Result(prepared, segments), told, kit.device, argv)
+    segments.close()
+    return Report((*lines, *ending(record, prepared.notes)), record)
+
+
+def heading(prepared: Any, request: Any, kit: Any, finished: int) -> list[str]:
+    """What was read, and what is going to be done to it."""
+    import torch
+
+    from restore.speech_records import what_it_is
+
+    threads, count = torch.get_num_threads(), len(prepared.spans)
+    lines = [
+        f"{prepared.job.source}: {prepared.recording}",
+        f"  task      {request.task}: {prepared.damage.words}",
+        f"  noise     {_noise(request)}",
+        f"  segments  {count}" + f", {finished} of them already done" * (finished > 0),
+        f"  prior     {request.settings['prior'].get('name', '')}, noise {kit.prior.sigma_min:.2g} to "
+        f"{kit.prior.sigma_max:.2g}",
+        f"  sampler   {type(kit.sampler).__name__}, {kit.sampler.steps} steps, {what_it_is(request)}",
+        f"  device    {kit.device}, {threads} thread{'s' * (threads > 1)}, seed {request.settings['seed']}",
+    ]
+    return lines + [f"  note      {note}" for note in prepared.notes]
+
+
+def _noise(request: Any) -> str:
+    if request.noise is not None:
+        return f"given {request.noise:.3g}, white"
+    if request.task == "denoise":
+        return "unknown: found with the speech, by EM"
+    return "next to none: what was measured stays" if request.task != "dereverb" else "that of the quietest moments"
+
+
+def ending(record: Record, told: Sequence[str]) -> list[str]:
+    """How well the result fits the data, what was written, and the notes that were not `told` before."""
+    r, output = record["result"], record["output"]["path"]
+    lines = []
+    if r["data_fit"] is None:
+        lines.append("  silence   there is nothing in it: it comes back as it was")
+    else:
+        lines.append(f"  data fit  ||y - A x|| / (sigma sqrt(m)) = {r['data_fit']:.2f} {verdict(r['data_fit'])}")
+        lines.append(f"  noise     {r['sigma']:.2g} of full scale, rms")
+    lines.append(f"  speed     {r['real_time_factor']:.2f} times the length of the recording")
+    lines += [f"  note      {note}" for note in record["notes"] if note not in told]
+    lines.append(f"  wrote     {os.path.relpath(output)}: {r['is']}, {r['seconds']:.1f} s")
+    return [*lines, *([f"            {', '.join(record['files'])}"] if record["files"] else [])]
+
+
+def verdict(fit: float) -> str:
+    """What the data fit of draws means."""
+    if fit > 1.1:
+        return "high: stronger noise than assumed, or something else is wrong with the recording"
+    return "ok" if fit >= 0.9 else "low: weaker noise than assumed, or draws that follow it"
