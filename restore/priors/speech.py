@@ -2,8 +2,8 @@
 
 With the transform `S` of `operators.stft`, `S'S = I`, all that frames `x_t = S a + sigma n` tell of the audio `a` is in
 `S' x_t = a + sigma n'`, `n'` white: the noise outside of the range of `S` is independent of both. So the posterior mean
-is one of audio, and `D(x_t) = S D(S' x_t)` loses nothing: it removes three quarters of the noise of frames and as much
-of the network's errors. Audio and frames are two faces of one prior, with one meaning of sigma.
+is one of audio, and `D(x_t) = S D(S' x_t)` loses nothing: three quarters of the noise of frames are gone before the
+network sees them. Audio and frames are two faces of one prior, with one meaning of sigma.
 
 In the frames the preconditioning of Karras et al. (arXiv:2206.00364, eq. 7; Table 1) has a `sigma_data` for each
 frequency, for speech is forty times stronger at some than at others, and the noise of each number there, `sigma / 2` of
