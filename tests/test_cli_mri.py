@@ -365,3 +365,9 @@ def test_a_trajectory_without_a_size_gets_one_that_holds_the_head(scale):
     if scale != 64:
         with pytest.raises(InputError, match="leaves out the centre"):
             read_scan("k.npz")
+
+
+def test_the_prior_that_is_asked_for_is_the_one_that_is_used(capsys):
+    scan()
+    status, _, err = command(capsys, "mri", "k.npy", "--accel", "2", "--prior", "photos")
+    assert status == 1 and "for this prior" in err

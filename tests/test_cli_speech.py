@@ -11,6 +11,8 @@ sf = pytest.importorskip("soundfile")
 
 from speech_parts import noise, recording, voice  # noqa: E402
 
+from restore.priors.store import shipped_priors  # noqa: E402
+
 PRIOR = "prior._target_=speech_parts.Speech"
 CLEAR = "prior._target_=speech_parts.Clear"
 FEW = ["--steps", "3", PRIOR]
@@ -279,3 +281,17 @@ def test_channels_that_are_the_same_stay_so(capsys):
 def test_what_cannot_be_done_is_said(capsys, words, said, status):
     recording("a.wav", seconds=0.3)
     bad(capsys, "speech", *words, "--steps", 3, PRIOR, said=said, status=status)
+
+
+def test_without_a_prior_it_says_how_to_learn_one(capsys):
+    recording("a.wav", seconds=0.5)
+    if "speech-16k" in shipped_priors():
+        pytest.skip("one ships")
+    status, _, err = command(capsys, "speech", "a.wav")
+    assert status == 2 and "restore learn speech/ --speech" in err
+
+
+def test_the_prior_that_is_asked_for_is_the_one_that_is_used(capsys):
+    recording("a.wav", seconds=0.5)
+    status, _, err = command(capsys, "speech", "a.wav", "--prior", "photos")
+    assert status == 1 and "for this prior" in err

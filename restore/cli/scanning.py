@@ -30,7 +30,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     inputs, overrides = split_overrides(options.inputs)
     if not inputs:
         raise UsageError("no scan was named (see `restore mri --help`)")
-    preset = [f"prior.name={PRIOR}", "recipe=mri_${sampler}"]
+    preset = [*([] if options.prior else [f"prior.name={PRIOR}"]), "recipe=mri_${sampler}"]
     composed = settings([*preset, *drawing(options), *overrides])
     from restore.jobs import Job
     from restore.scan_prepare import ScanRequest

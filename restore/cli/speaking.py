@@ -28,7 +28,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     inputs, overrides = split_overrides(options.inputs)
     _check_options(options)
     task = options.task
-    preset = [f"prior.name={PRIOR}", f"sampler={SAMPLER}", "recipe=speech_${sampler}"]
+    preset = [*([] if options.prior else [f"prior.name={PRIOR}"]), f"sampler={SAMPLER}", "recipe=speech_${sampler}"]
     composed = settings([*preset, *drawing(options), *overrides])
     from restore.jobs import Job
     from restore.modalities.speech import FORMATS, list_recordings
@@ -72,9 +72,16 @@ def _check_options(options: argparse.Namespace) -> None:
 def _check_request(request: Any) -> None:
     """Refuse what no recording could be restored with. Raises UsageError."""
     from restore.errors import InputError
+    from restore.priors.store import shipped_priors
     from restore.speech import room
     from restore.speech_records import describe
 
+    asked = request.settings["prior"]
+    if asked["_target_"].endswith(".load_prior") and asked["name"] == PRIOR and PRIOR not in shipped_priors():
+        raise UsageError(
+            "no prior on speech comes with the package yet: learn one from clean recordings by `restore learn speech/ "
+            "--speech --start photos -o my-speech/`, then say --prior my-speech/"
+        )
     try:
         prior = tools(json.dumps(request.settings)).prior
         describe(request)
