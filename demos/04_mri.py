@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--accel", default="4", help="R, 2x2, or given for a scan whose lines were left out already")
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--prior", default="brain-mri")
-    parser.add_argument("--sampler", default="diffpir")
+    parser.add_argument("--sampler", default="moment_matching")
     parser.add_argument("--output", type=Path, default=Path("outputs/mri.png"))
     args = parser.parse_args()
     try:
