@@ -34,6 +34,11 @@ JUDGED = 192
 Progress = Callable[[float], None]
 
 
+def part_of(progress: Progress, n: int, total: int) -> Progress:
+    """The progress of the `n`-th of `total` parts of a work."""
+    return lambda share: progress((n + share) / total)
+
+
 @dataclass(frozen=True)
 class Noise:
     """The noise level a problem is posed with, in [0, 1] units, and where it came from; in words if not white."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch import Tensor
 from operators.masks import centre_block
 from operators.random import generator
 from restore.core import restore
-from restore.engine import PIXELS_AT_ONCE, Progress
+from restore.engine import PIXELS_AT_ONCE, Progress, part_of
 from restore.errors import InputError
 from restore.jobs import Tools
 from restore.priors.base import Denoiser
@@ -38,18 +36,13 @@ def execute_scan(
     for n, i in enumerate(prepared.chosen):
         told = workshop.told(i)
         if told is None:
-            samples, told = _restored(prepared, request, tools, i, partial(_shared, progress, n, total))
+            samples, told = _restored(prepared, request, tools, i, part_of(progress, n, total))
             workshop.save(i, samples, told)
         found.append(told)
         progress((n + 1) / total)
     if all(told.empty for told in found):
         raise InputError(prepared.scan.path, "all slices are zero", "measured k-space", "check how it was saved")
     return found
-
-
-def _shared(progress: Progress, n: int, total: int, part: float) -> None:
-    """The share of all slices that `part` of the `n`-th stands for."""
-    progress((n + part) / total)
 
 
 def _restored(

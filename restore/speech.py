@@ -30,7 +30,7 @@ from operators.speech import Gap, Reverb
 from operators.stft import ISTFT, STFT
 from restore.core import restore
 from restore.em import fit_noise
-from restore.engine import PIXELS_AT_ONCE, Progress
+from restore.engine import PIXELS_AT_ONCE, Progress, part_of
 from restore.errors import InputError
 from restore.jobs import Job, Tools, sha256
 from restore.modalities.resampling import Resampler
@@ -225,16 +225,11 @@ def execute_speech(
     for i, span in enumerate(prepared.spans):
         told = segments.told(i)
         if told is None:
-            samples, told = _restored(prepared, request, tools, span, partial(_shared, progress, i, total))
+            samples, told = _restored(prepared, request, tools, span, part_of(progress, i, total))
             segments.save(i, samples, told)  # type: ignore[arg-type]
         found.append(told)
         progress((i + 1) / total)
     return found
-
-
-def _shared(progress: Progress, i: int, total: int, part: float) -> None:
-    """The share of all segments that `part` of the `i`-th stands for."""
-    progress((i + part) / total)
 
 
 def _restored(
@@ -244,7 +239,7 @@ def _restored(
     count = 1 if prepared.copies else len(prepared.low)
     told, parts = [], []
     for c in range(count):
-        samples, one = _channel(prepared, request, tools, span, c, partial(_shared, progress, c, count))
+        samples, one = _channel(prepared, request, tools, span, c, part_of(progress, c, count))
         parts.append(samples)
         told.append(one)
     out = np.stack(parts, 1)

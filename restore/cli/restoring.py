@@ -273,15 +273,20 @@ def _replay(options: argparse.Namespace, argv: list[str]) -> int:
     check_plans([place], request.draws, request.extras, aids, request.separated)
     check_request(request)
     now = {**describe_request(request), "input_sha256": sha256(source) if source.is_file() else None}
-    for key, wanted in {**plain, "input_sha256": record["input"]["sha256"]}.items():
-        if key.endswith("_sha256") and now.get(key) != wanted:
-            what = key.removesuffix("_sha256")
-            named = f"{what.replace('_', ' ')} {source if what == 'input' else plain.get(what, '')}".strip()
-            raise UsageError(f"the {named} is gone or has changed since: a replay needs the one of then")
+    check_unchanged({**plain, "input_sha256": record["input"]["sha256"], "input": source}, now)
     import torch
 
     torch.set_num_threads(record["machine"]["threads"])
     return do_all([Job(*place)], request, options, argv, failed=0)
+
+
+def check_unchanged(then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse a replay where a file is not what it was: those that the keys `NAME_sha256` tell of. Raises UsageError."""
+    for key, wanted in then.items():
+        if key.endswith("_sha256") and now.get(key) != wanted:
+            what = key.removesuffix("_sha256")
+            named = f"{what.replace('_', ' ')} {then.get(what) or ''}".strip()
+            raise UsageError(f"the {named} is gone or has changed since: a replay needs the one of then")
 
 
 def _demo(options: argparse.Namespace, argv: list[str]) -> int:

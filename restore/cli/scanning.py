@@ -13,7 +13,7 @@ from restore.errors import InputError
 
 from .options import UsageError, split_overrides
 from .planning import check_outputs
-from .restoring import DEFAULT_DRAWS, NARROW, drawing
+from .restoring import DEFAULT_DRAWS, NARROW, check_unchanged, drawing
 from .settings import settings
 from .working import Report, do_all, tools
 
@@ -92,9 +92,7 @@ def replay(record: Record, source: Path, output: Path, options: argparse.Namespa
         now = describe(request)
     except OSError as error:
         raise UsageError(f"{error.filename} is gone: a replay needs it") from error
-    for key in plain:
-        if key.endswith("_sha256") and now.get(key) != plain[key]:
-            raise UsageError(f"the {key.removesuffix('_sha256')} has changed since: a replay needs the one of then")
+    check_unchanged(plain, now)
     return do_all([job], request, options, argv, failed=0, one=scan)
 
 

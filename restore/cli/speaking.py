@@ -15,7 +15,7 @@ from restore import beside
 
 from .options import UsageError, split_overrides
 from .planning import Kind, check_plans, plan
-from .restoring import DEFAULT_DRAWS, NARROW, drawing
+from .restoring import DEFAULT_DRAWS, NARROW, check_unchanged, drawing
 from .settings import settings
 from .working import Report, do_all, tools
 
@@ -114,9 +114,7 @@ def replay(record: Record, source: Path, output: Path, options: argparse.Namespa
     except OSError as error:
         raise UsageError(f"{error.filename} is gone: a replay needs it") from error
     _check_request(request)
-    for key in plain:
-        if key.endswith("_sha256") and now.get(key) != plain[key]:
-            raise UsageError(f"the {key.removesuffix('_sha256')} has changed since: a replay needs the one of then")
+    check_unchanged(plain, now)
     return do_all([Job(*place)], request, options, argv, failed=0, one=recording)
 
 
