@@ -15,7 +15,9 @@ from restore.jobs import Job
 from restore.modalities.speech import encoding, largest, write_recording
 from restore.records import Record, complete, hold, machine, pinned, remove
 from restore.report import panel
-from restore.speech import RATE, SINGLE, PreparedSpeech, SpeechRequest, Told
+from restore.speech import Told
+from restore.speech_damage import RATE, SINGLE, SpeechRequest
+from restore.speech_prepare import PreparedSpeech
 from restore.speech_result import Result
 from restore.uncertainty.calibration import HONESTLY
 

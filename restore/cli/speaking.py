@@ -32,7 +32,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     composed = settings([*preset, *drawing(options), *overrides])
     from restore.jobs import Job
     from restore.modalities.speech import FORMATS, list_recordings
-    from restore.speech import SINGLE, SpeechRequest
+    from restore.speech_damage import SINGLE, SpeechRequest
 
     request = SpeechRequest(
         settings=composed,
@@ -73,7 +73,7 @@ def _check_request(request: Any) -> None:
     """Refuse what no recording could be restored with. Raises UsageError."""
     from restore.errors import InputError
     from restore.priors.store import shipped_priors
-    from restore.speech import room
+    from restore.speech_damage import room
     from restore.speech_records import describe
 
     asked = request.settings["prior"]
@@ -99,7 +99,7 @@ def replay(record: Record, source: Path, output: Path, options: argparse.Namespa
     from dataclasses import fields
 
     from restore.jobs import Job
-    from restore.speech import SpeechRequest
+    from restore.speech_damage import SpeechRequest
     from restore.speech_records import describe
 
     plain = record["request"]
@@ -123,7 +123,8 @@ def recording(
 ) -> Report:
     """Restore one recording. Raises InputError where it cannot be."""
     from restore.records import RECORD, finished, read_record
-    from restore.speech import Segments, execute_speech, prepare_speech
+    from restore.speech import Segments, execute_speech
+    from restore.speech_prepare import prepare_speech
     from restore.speech_records import describe, side_files, write_speech
     from restore.speech_result import Result
 
