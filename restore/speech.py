@@ -1,4 +1,4 @@
-"""From a person's recording to draws: what is missing or noisy in it, and segment after segment in bounded memory.
+"""From a person's recording to draws, segment after segment in bounded memory.
 
 The work is done at 16 kHz on frames of frequencies, in the units of the prior; the rest of a recording, above 8 kHz,
 follows the band below it. Segments overlap, see the same random numbers there, and fade into each other; those that
