@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -89,6 +90,18 @@ def prepare_speech(job: Job, request: SpeechRequest, tools: Tools) -> PreparedSp
     return PreparedSpeech(
         job, recording, damage, low, offsets, scales, copies, spans, sha256(job.source), tuple(notes)
     )  # fmt: skip
+
+
+def true_recording(path: Path, recording: Recording) -> Recording:
+    """What a result is to be scored against. Raises InputError where it is not of the same length and channels."""
+    truth = read_recording(path)
+    if truth.channels != recording.channels or abs(truth.seconds - recording.seconds) > 1e-3:
+        seen = f"{truth.channels} channel{'s' * (truth.channels > 1)} of {truth.seconds:.3f} s"
+        wanted = f"{recording.channels} of {recording.seconds:.3f} s, as {recording.path} has"
+        raise InputError(path, seen, wanted, "give the clean recording that belongs to it")
+    if not all(np.isfinite(x).all() for _, x in truth.blocks()):
+        raise InputError(path, "NaN or infinite samples", "finite samples", "give a clean recording with --ref")
+    return truth
 
 
 def _looked_at(recording: Recording) -> tuple[np.ndarray, bool, float]:

@@ -11,6 +11,7 @@ sf = pytest.importorskip("soundfile")
 
 from speech_parts import noise, recording, voice  # noqa: E402
 
+from restore.audio_metrics import si_sdr  # noqa: E402
 from restore.priors.store import shipped_priors  # noqa: E402
 
 PRIOR = "prior._target_=speech_parts.Speech"
@@ -281,6 +282,33 @@ def test_channels_that_are_the_same_stay_so(capsys):
 def test_what_cannot_be_done_is_said(capsys, words, said, status):
     recording("a.wav", seconds=0.3)
     bad(capsys, "speech", *words, "--steps", 3, PRIOR, said=said, status=status)
+
+
+@pytest.mark.parametrize("rate, channels", [(16000, 1), (44100, 2)])
+def test_a_result_is_scored_against_a_reference(capsys, rate, channels):
+    x = np.stack([voice(1.0, rate, level=0.5)] * channels, 1)
+    for folder in ("noisy", "clean"):
+        Path(folder).mkdir()
+    recording("clean/a.flac", rate=rate, x=x)
+    recording("noisy/a.wav", rate=rate, subtype="FLOAT", x=x + noise(x.shape, 0.05))
+    out = speech(capsys, "noisy", "--noise", 0.05, "--ref", "clean", "-o", "out", steps=8)
+    result = json.loads(Path("out/a.run.json").read_text())["result"]
+    before, after = result["scores_before"]["si_sdr"], result["scores"]["si_sdr"]
+    y = read("out/a.wav")
+    if rate == 16000:
+        assert abs(after - si_sdr(y[:, 0], x[:, 0])) < 0.05
+        assert abs(before - 20 * np.log10(rms(x) / 0.05)) < 0.5
+    assert after > before + 2 and f"SI-SDR {after:.1f} dB" in out and f"SI-SDR {before:.1f} dB" in out
+
+
+@pytest.mark.parametrize("length, channels, value, said", [
+    (0.4, 1, 0.0, "1 channel of 0.400 s"), (0.3, 2, 0.0, "2 channels of 0.300 s"), (0.3, 1, np.nan, "finite"),
+])  # fmt: skip
+def test_a_reference_that_does_not_belong_is_refused(capsys, length, channels, value, said):
+    recording("a.wav", seconds=0.3)
+    recording("b.wav", subtype="FLOAT", x=np.full((round(16000 * length), channels), value) + 0.1)
+    bad(capsys, "speech", "a.wav", "--noise", 0.1, "--ref", "b.wav", PRIOR, said=said, status=1)
+    bad(capsys, "speech", "a.wav", "--ref", "away.wav", PRIOR, said="no such file", status=1)
 
 
 def test_without_a_prior_it_says_how_to_learn_one(capsys):

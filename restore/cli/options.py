@@ -314,6 +314,8 @@ def _speech(p: Parser) -> None:
     p.add_argument("--response", metavar="FILE", help="a recording of the room's response, for dereverb")
     _drawing(p)
     p.add_argument("--jobs", type=count, default=1, metavar="N", help="recordings at a time, one thread each")
+    p.add_argument("--ref", metavar="TRUTH", help="the clean recording or folder, to print SI-SDR, and PESQ and ESTOI "
+                   "if they are installed")  # fmt: skip
     p.add_argument("--overwrite", action="store_true", help="do finished recordings again; replace any file")
     p.add_argument("--json", action="store_true", help="one JSON object per recording on stdout")
     p.add_argument("--quiet", action="store_true", help="print errors only")

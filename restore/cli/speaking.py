@@ -14,7 +14,7 @@ from typing import Any
 from restore import beside
 
 from .options import UsageError, split_overrides
-from .planning import Kind, check_plans, plan
+from .planning import Kind, check_plans, counterpart, plan
 from .restoring import DEFAULT_DRAWS, NARROW, check_unchanged, drawing
 from .settings import settings
 from .working import Report, do_all, tools
@@ -45,7 +45,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         draws=composed["samples"] or (1 if task in SINGLE else DEFAULT_DRAWS),
         extras=composed["samples"] is not None,
     )
-    aids = [] if request.response is None else [Path(request.response)]
+    aids = [Path(f) for f in (request.response, options.ref) if f is not None]
     ends = partial(beside.speech_endings, draws=request.draws, extras=request.extras)
     kind = Kind("recording", {suffix: FORMATS[suffix] for suffix in FORMATS}, list_recordings)
     plans, missing = plan(
@@ -136,6 +136,7 @@ def recording(
         return Report(words, read_record(job.beside(RECORD)), skipped=True)
     kit = tools(json.dumps(request.settings))
     prepared = prepare_speech(job, request, kit)
+    truth = None if ref is None else _reference(ref, job, prepared)
     segments = Segments(job, {**described, "input_sha256": prepared.sha256})
     done = sum(segments.told(i) is not None for i in range(len(prepared.spans)))
     lines = heading(prepared, request, kit, done)
@@ -147,9 +148,16 @@ def recording(
         told = execute_speech(prepared, request, kit, segments, progress)
     finally:
         progress.close()
-    record = write_speech(prepared, request, Result(prepared, segments), told, kit.device, argv)
+    record = write_speech(prepared, request, Result(prepared, segments), told, kit.device, argv, truth)
     segments.close()
     return Report((*lines, *ending(record, prepared.notes)), record)
+
+
+def _reference(ref: str, job: Any, prepared: Any) -> Any:
+    from restore.modalities.speech import FORMATS
+    from restore.speech_prepare import true_recording
+
+    return true_recording(counterpart(Path(ref), job.relative, tuple(FORMATS)), prepared.recording)
 
 
 def heading(prepared: Any, request: Any, kit: Any, finished: int) -> list[str]:
@@ -189,6 +197,11 @@ def ending(record: Record, told: Sequence[str]) -> list[str]:
     else:
         lines.append(f"  data fit  ||y - A x|| / (sigma sqrt(m)) = {r['data_fit']:.2f} {verdict(r['data_fit'])}")
         lines.append(f"  noise     {r['sigma']:.2g} of full scale, rms")
+    if "scores" in r:
+        words = {"si_sdr": "SI-SDR {:.1f} dB", "lsd": "LSD {:.1f} dB", "pesq": "PESQ {:.2f}", "estoi": "ESTOI {:.3f}"}
+        for title, each in (("against", r["scores"]), ("before", r["scores_before"])):
+            told_of = ", ".join(words[name].format(value) for name, value in each.items()) or "no score exists"
+            lines.append(f"  {title:<9} " + told_of + " (the reference, at 16 kHz)" * (title == "against"))
     lines.append(f"  speed     {r['real_time_factor']:.2f} times the length of the recording")
     lines += [f"  note      {note}" for note in record["notes"] if note not in told]
     lines.append(f"  wrote     {os.path.relpath(output)}: {r['is']}, {r['seconds']:.1f} s")
