@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from operators.coloured import NMF
 from operators.noise import Gaussian
@@ -24,12 +25,14 @@ from restore.em import fit_noise
 from restore.engine import PIXELS_AT_ONCE, Progress, part_of
 from restore.errors import InputError
 from restore.jobs import Tools
+from restore.priors.base import Beyond, Denoiser, Rescaled
 from restore.problem import Problem
 from restore.samplers.base import Sampler, SamplerError
 from restore.scan_workshop import Workshop
 from restore.speech_damage import HOP, RATE, SpeechRequest
-from restore.speech_pose import REDUNDANCY, pose
+from restore.speech_pose import REDUNDANCY, first_noise, pose
 from restore.speech_prepare import SILENCE, PreparedSpeech
+from restore.structured import apart, joint
 from restore.tiles import Span
 
 # Noises by EM: rounds, steps of the sampler in each, draws in each.
@@ -123,13 +126,15 @@ def _channel(
     chunk = max(1, PIXELS_AT_ONCE // (frames.oshape[1] * frames.oshape[2]))
     chunks = -(-request.draws // chunk)
     calls = iter(range(1, 1 << 30))
-    seed, nfe, seconds = request.settings["seed"], 0.0, 0.0
+    seed, nfe, seconds, prior = request.settings["seed"], 0.0, 0.0, tools.prior
     try:
-        if isinstance(problem.noise, NMF):
+        if tools.noise_prior is not None:
+            problem, prior, rms, nfe, seconds = _with_noise_prior(problem, tools, tools.noise_prior, seed)
+        elif isinstance(problem.noise, NMF):
             problem, nfe, seconds = _with_fitted_noise(problem, tools, seed)
         result = restore(
             problem,
-            tools.prior,
+            prior,
             tools.sampler,
             num_samples=request.draws,
             chunk=chunk,
@@ -142,9 +147,14 @@ def _channel(
         cure = "try --noise, or another --sampler"
         where = f"{start / RATE:.1f} to {stop / RATE:.1f} s"
         raise InputError(prepared.job.source, f"{where}: {error}", "numbers that stay finite", cure) from error
-    fit = float(result.residual().double().square().mean().sqrt())
-    if problem.operator.oshape == frames.oshape:
-        fit *= math.sqrt(REDUNDANCY)
+    if tools.noise_prior is not None:  # what is left is the noise: as strong as it was taken for, or not
+        result, noise = apart(result)
+        sigma = _rms(noise.samples)
+        fit = sigma / rms
+    else:
+        sigma, fit = _sigma(problem), float(result.residual().double().square().mean().sqrt())
+        if problem.operator.oshape == frames.oshape:
+            fit *= math.sqrt(REDUNDANCY)
     drawn = frames.adjoint(result.samples)[:, 0, before:].cpu().numpy() * scale
     return drawn.astype(np.float32), Told(
         empty=False,
@@ -152,7 +162,7 @@ def _channel(
         nfe=result.nfe + nfe / request.draws,
         backward=result.backward,
         seconds=result.seconds + seconds,
-        sigma=_sigma(problem) * scale,
+        sigma=sigma * scale,
     )
 
 
@@ -163,6 +173,29 @@ def _with_fitted_noise(problem: Problem, tools: Tools, seed: int) -> tuple[Probl
     found = fit_noise(problem, tools.prior, few, rounds=ROUNDS, num_samples=EM_DRAWS, seed=seed)[-1]
     calls = ROUNDS * EM_DRAWS * few.steps
     return Problem(problem.y, problem.operator, found), calls, time.perf_counter() - start
+
+
+def _with_noise_prior(
+    problem: Problem, tools: Tools, noise_prior: Denoiser, seed: int
+) -> tuple[Problem, Denoiser, float, float, float]:
+    """The problem of speech and noise; their prior; the rms of the noise, which EM finds; the calls that took, and the
+    seconds."""
+    start = time.perf_counter()
+    few: Sampler = replace(tools.sampler, steps=min(STEPS, tools.sampler.steps))
+    rms = float(first_noise(problem.y, seed).variance.mean().sqrt())
+
+    def of(rms: float) -> tuple[Problem, Denoiser]:
+        return joint(problem, tools.prior, Beyond(Rescaled(noise_prior, 1 / rms), tools.prior.sigma_max))
+
+    for _ in range(ROUNDS):
+        drawn = restore(*of(rms), few, num_samples=EM_DRAWS, seed=seed)
+        rms = max(_rms(apart(drawn)[1].samples), 1e-3 * rms)
+    return *of(rms), rms, ROUNDS * EM_DRAWS * few.steps, time.perf_counter() - start
+
+
+def _rms(frames: Tensor) -> float:
+    """Of the audio that has these frames."""
+    return math.sqrt(REDUNDANCY * float(frames.double().square().mean()))
 
 
 def _sigma(problem: Problem) -> float:

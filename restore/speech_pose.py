@@ -53,7 +53,7 @@ def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span
         known = torch.arange(Y.shape[2]) < int(damage.cutoff / (RATE / 2) * Y.shape[2])
         band = Mask(known[:, None].expand(Y.shape[2:]).clone(), channels=2)
         return Problem(band.forward(Y), band, Gaussian(sigma)), frames
-    if request.noise is not None:
+    if request.noise is not None or request.settings["noise_prior"] is not None:
         return Problem(Y, Identity(frames.oshape), Gaussian(sigma)), frames
     return Problem(Y, Identity(frames.oshape), first_noise(Y, request.settings["seed"])), frames
 

@@ -16,6 +16,7 @@ from restore.speech_damage import HOP, RATE, Damage, SpeechRequest, find_damage
 from restore.tiles import Span, cut
 
 WINDOW = 510
+FRAMES = (2, WINDOW // 2 + 1, 64)  # some of them, which a prior must accept
 # Frames of context on either side of the seam between segments.
 CONTEXT = 32
 # Below this rms, of full scale, there is nothing but rounding.
@@ -70,7 +71,7 @@ def prepare_speech(job: Job, request: SpeechRequest, tools: Tools) -> PreparedSp
     notes = [*recording.notes]
     damage = find_damage(recording, request)
     _check_finite(recording, request)
-    if not tools.prior.accepts((2, WINDOW // 2 + 1, 64)):
+    if not tools.prior.accepts(FRAMES):
         wanted = f"{tools.prior.shape} for this prior, two channels for complex frames"
         raise InputError(job.source, f"frames of {WINDOW // 2 + 1} frequencies", wanted, "choose another with --prior")
     offsets, copies, full = _looked_at(recording)

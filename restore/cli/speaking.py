@@ -15,8 +15,8 @@ from restore import beside
 
 from .options import UsageError, split_overrides
 from .planning import Kind, check_plans, counterpart, plan
-from .restoring import DEFAULT_DRAWS, NARROW, check_unchanged, drawing
-from .settings import settings
+from .restoring import DEFAULT_DRAWS, NARROW, check_unchanged, drawing, from_anywhere
+from .settings import quoted, settings
 from .working import Report, do_all, tools
 
 PRIOR, SAMPLER = "speech-16k", "diffpir"
@@ -29,7 +29,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     _check_options(options)
     task = options.task
     preset = [*([] if options.prior else [f"prior.name={PRIOR}"]), f"sampler={SAMPLER}", "recipe=speech_${sampler}"]
-    composed = settings([*preset, *drawing(options), *overrides])
+    separating = [f"noise_prior={quoted(from_anywhere(options.noise_prior))}"] if options.noise_prior else []
+    composed = settings([*preset, *separating, *drawing(options), *overrides])
     from restore.jobs import Job
     from restore.modalities.speech import FORMATS, list_recordings
     from restore.speech_damage import SINGLE, SpeechRequest
@@ -59,9 +60,17 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Refuse an option of another task. Raises UsageError."""
-    for name, task in (("gaps", "gap"), ("clip", "declip"), ("cutoff", "bandwidth"), ("response", "dereverb")):
+    for name, task in (
+        ("noise_prior", "denoise"),
+        ("gaps", "gap"),
+        ("clip", "declip"),
+        ("cutoff", "bandwidth"),
+        ("response", "dereverb"),
+    ):
         if getattr(options, name) and options.task != task:
-            raise UsageError(f"--{name} is for --task {task}, and this is {options.task}: leave it out")
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for --task {task}, and this is {options.task}: leave it out"
+            )
     if options.task == "dereverb":
         if options.response is None:
             raise UsageError("dereverb needs the response of the room: give its recording with --response")
@@ -74,6 +83,7 @@ def _check_request(request: Any) -> None:
     from restore.errors import InputError
     from restore.priors.store import shipped_priors
     from restore.speech_damage import room
+    from restore.speech_prepare import FRAMES
     from restore.speech_records import describe
 
     asked = request.settings["prior"]
@@ -83,15 +93,18 @@ def _check_request(request: Any) -> None:
             "--speech --start photos -o my-speech/`, then say --prior my-speech/"
         )
     try:
-        prior = tools(json.dumps(request.settings)).prior
+        kit = tools(json.dumps(request.settings))
         describe(request)
         if request.response is not None:
             room(request.response)
     except (InputError, ValueError) as error:
         raise UsageError(str(error)) from error
-    if prior.sigma_max < NARROW * prior.sigma_min:
-        name = request.settings["prior"].get("name", "this prior")
+    if kit.prior.sigma_max < NARROW * kit.prior.sigma_min:
+        name = asked.get("name", "this prior")
         raise UsageError(f"{name} knows one noise level only: choose another")
+    if kit.noise_prior is not None and not kit.noise_prior.accepts(FRAMES):
+        cure = "learn one by `restore learn sounds/ --speech --noise-only`"
+        raise UsageError(f"{request.settings['noise_prior']} is no prior on sounds: {cure}")
 
 
 def replay(record: Record, source: Path, output: Path, options: argparse.Namespace, argv: list[str]) -> int:
@@ -181,6 +194,8 @@ def heading(prepared: Any, request: Any, kit: Any, finished: int) -> list[str]:
 
 
 def _noise(request: Any) -> str:
+    if request.settings["noise_prior"] is not None:
+        return f"as {request.settings['noise_prior']} knows it, found with the speech"
     if request.noise is not None:
         return f"given {request.noise:.3g}, white"
     if request.task == "denoise":

@@ -108,6 +108,31 @@ class Wrapper(Denoiser):
         return self.prior.accepts(shape)
 
 
+class Beyond(Wrapper):
+    """A prior that is asked above its own highest level too, where the signal is so faint that its mean is linear in
+    what is seen: `D(x, sigma) = r D(r x, s)` with `s` that level and `r = s / sigma`.
+
+    Args:
+        sigma_max: the highest level it is to be asked at.
+    """
+
+    def __init__(self, prior: Denoiser, sigma_max: float):
+        super().__init__(prior)
+        self.sigma_max = max(sigma_max, prior.sigma_max)
+
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        level = per_row(sigma, x)
+        r = (self.prior.sigma_max / level).clamp(max=1)
+        return r * self.prior(r * x, (r * level).flatten())
+
+    def covariance(self, x: Tensor, sigma: float) -> Covariance:
+        r = min(self.prior.sigma_max / sigma, 1.0)
+        return self.prior.covariance(r * x, r * sigma)
+
+    def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
+        return Denoiser.jvp(self, x, sigma, v)
+
+
 def per_row(sigma: Tensor | float, x: Tensor) -> Tensor:
     """`sigma` as a tensor of shape `(B, 1, ..., 1)` or `(1, ..., 1)`, in the dtype and on the device of `x`."""
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1)
