@@ -237,6 +237,7 @@ def main() -> None:
     parser.add_argument("--speech", default="speech/test", help="clean recordings, in it")
     parser.add_argument("--noise", default="noise/test", help="noises, in it")
     parser.add_argument("--prior", default="speech-16k")
+    parser.add_argument("--noise-prior", help="folder of a prior on noises, for another row")
     parser.add_argument("--cases", help="comma-separated beginnings of their names: noise, gap_20, clip, band, room")
     parser.add_argument("--files", type=int, help="recordings, for a quick look")
     parser.add_argument("--work", type=Path, default=Path("outputs/bench/speech"))
@@ -249,10 +250,12 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     response, room = simulated_room(), (args.work / "room.wav").absolute()
     soundfile.write(room, response, RATE, subtype="FLOAT")
+    learnt = {"restore speech, noise learnt": ["--noise-prior", args.noise_prior]} if args.noise_prior else {}
     parts = []
     for case in cases(noises, response, room):
         if args.cases is None or case.name.startswith(tuple(args.cases.split(","))):
-            parts.append(table(case, run(case, clean, args.work, prior, {"restore speech": []})))
+            forms = {"restore speech": [], **(learnt if not case.options else {})}
+            parts.append(table(case, run(case, clean, args.work, prior, forms)))
             print(parts[-1], flush=True)
     if args.write:
         write_between(args.write, "speech", "\n" + "\n".join(parts))
