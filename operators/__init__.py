@@ -17,7 +17,7 @@ _HOME = {
     **dict.fromkeys(("Clip", "Quantize", "JPEG", "Magnitude"), "operators.nonlinear"),
     **dict.fromkeys(("FFT2", "Coils", "sense"), "operators.mri"),
     **dict.fromkeys(("NUFFT", "SenseNUFFT"), "operators.nufft"),
-    **dict.fromkeys(("NoiseModel", "Gaussian", "Poisson", "Gamma", "PoissonGaussian"), "operators.noise"),
+    **dict.fromkeys(("NoiseModel", "Gaussian", "Censored", "Poisson", "Gamma", "PoissonGaussian"), "operators.noise"),
     **dict.fromkeys(("Stationary", "NMF"), "operators.coloured"),
     **dict.fromkeys(("from_deepinv", "to_deepinv", "noise_from_deepinv", "noise_to_deepinv"), "operators.interop"),
     **dict.fromkeys(("assert_laws", "assert_linear", "assert_adjoint"), "operators.check"),

@@ -27,6 +27,10 @@ class NoiseModel(ABC):
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
         """`log p(y | z)` of each row: `(1|B, *oshape), (B, *oshape) -> (B,)`, constants included."""
 
+    def residual(self, y: Tensor, z: Tensor) -> Tensor:
+        """How far `z` is from a value that `y` allows without noise."""
+        return y - z
+
     def fit(self, y: Tensor, z: Tensor) -> NoiseModel:
         """The model of this class that suits data `y` whose noiseless value is `z`: the M step of EM.
 
@@ -70,6 +74,52 @@ class Gaussian(NoiseModel):
 
     def fit(self, y: Tensor, z: Tensor) -> Gaussian:
         return Gaussian(float((y - z).double().square().mean().sqrt()))
+
+
+@dataclass(frozen=True, eq=False)
+class Censored(NoiseModel):
+    """White Gaussian noise, then saturation, `y = min(max(z + sigma n, lo), hi)`: data at an end of the range say only
+    that `z + sigma n` lies there or beyond (Tobin, "Estimation of relationships for limited dependent variables",
+    Econometrica 1958).
+
+    Args:
+        sigma: standard deviation per real number, in the units of the measurement.
+        lo, hi: the ends of the range, one for all data or one for each, `oshape`.
+
+    Raises:
+        ValueError: `sigma` is not positive and finite, or a range is empty.
+    """
+
+    sigma: float
+    lo: float | Tensor = -math.inf
+    hi: float | Tensor = math.inf
+
+    def __post_init__(self) -> None:
+        _positive("sigma", self.sigma)
+        if not bool((torch.as_tensor(self.lo) < torch.as_tensor(self.hi)).all()):
+            raise ValueError("the range of censored data is empty: lo must lie below hi")
+
+    def sample(self, z: Tensor, rng: Draws) -> Tensor:
+        _check_rows(z, rng)
+        lo, hi = self._ends(z)
+        return (z + self.sigma * rng.normal(z.shape[1:], like=z)).maximum(lo).minimum(hi)
+
+    def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
+        """A probability of data at an end, a density of the others."""
+        lo, hi = self._ends(y)
+        within = -0.5 * ((y - z) / self.sigma).square() - math.log(self.sigma * math.sqrt(2 * math.pi))
+        above = torch.special.log_ndtr((z - torch.where(y >= hi, hi, 0.0)) / self.sigma)
+        below = torch.special.log_ndtr((torch.where(y <= lo, lo, 0.0) - z) / self.sigma)
+        return torch.where(y >= hi, above, torch.where(y <= lo, below, within)).flatten(1).sum(1)
+
+    def residual(self, y: Tensor, z: Tensor) -> Tensor:
+        lo, hi = self._ends(y)
+        r = y - z
+        return torch.where(y >= hi, r.clamp(min=0), torch.where(y <= lo, r.clamp(max=0), r))
+
+    def _ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        lo, hi = (torch.as_tensor(end, dtype=like.dtype, device=like.device) for end in (self.lo, self.hi))
+        return lo, hi
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from operators.base import Identity, LinearOperator, Operator
 from operators.coloured import Coloured
 from operators.diagonal import Diagonal
-from operators.noise import Gaussian, NoiseModel
+from operators.noise import Censored, Gaussian, NoiseModel
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,14 @@ class Problem:
     def data_fit(self, x: Tensor) -> Tensor:
         """`||y - A x|| / (sigma sqrt(m))` of each row, `(B,)`: 1 for draws from the posterior, on average.
 
-        Each number of `y` counts in units of its own sigma, where those differ.
+        Each number of `y` counts in units of its own sigma, where those differ. What is censored, and drawn beyond the
+        end of the range, fits wholly.
 
         Raises:
             TypeError: the noise is not Gaussian.
         """
         white = self.white
-        if not isinstance(white.noise, Gaussian):
+        if not isinstance(white.noise, Gaussian | Censored):
             raise TypeError(f"the data fit in units of sigma is defined for Gaussian noise, got {self.noise!r}")
-        r = (white.y - white.operator(x)).flatten(1)
+        r = white.noise.residual(white.y, white.operator(x)).flatten(1)
         return r.square().mean(1).sqrt() / white.noise.sigma

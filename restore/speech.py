@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from operators.coloured import NMF
-from operators.noise import Gaussian
+from operators.noise import Censored, Gaussian
 from operators.random import TileDraws
 from restore.core import restore
 from restore.em import fit_noise
@@ -202,7 +202,7 @@ def _sigma(problem: Problem) -> float:
     """Of the noise, per sample, in units of the prior."""
     if isinstance(problem.noise, NMF):
         return float(problem.noise.variance.mean().sqrt())
-    assert isinstance(problem.noise, Gaussian)
+    assert isinstance(problem.noise, Gaussian | Censored)
     return problem.noise.sigma
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from operators.base import Identity
 from operators.coloured import NMF
 from operators.image import Mask
-from operators.noise import Gaussian
+from operators.noise import Censored, Gaussian
 from operators.random import Draws
 from operators.speech import Gap, Reverb
 from operators.stft import ISTFT, STFT
@@ -44,6 +44,10 @@ def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span
         frames = STFT(length + len(h) - 1, WINDOW, HOP)
         white = Gaussian(sigma if request.noise else max(sigma, _floor(y)))
         return Problem(y, Reverb(h, frames.length, "valid") @ ISTFT(frames.length, WINDOW, HOP), white), frames
+    if damage.level is not None:
+        clipped = torch.from_numpy(_missing_low(prepared, span, c))
+        lo, hi = (torch.where(clipped & (s * y > 0), y, s * math.inf)[0] for s in (-1, 1))
+        return Problem(y, ISTFT(length, WINDOW, HOP), Censored(sigma, lo, hi)), frames
     if damage.missing is not None:
         gaps = runs(_missing_low(prepared, span, c))
         A = Gap((1, length), gaps) @ ISTFT(length, WINDOW, HOP) if gaps else ISTFT(length, WINDOW, HOP)

@@ -138,7 +138,7 @@ def _resampled(recording: Recording, damage: Damage, offsets: np.ndarray) -> np.
 
     def read(a: int, b: int) -> np.ndarray:
         x = recording.read(a, b) - offsets[:, None].astype(np.float32)
-        if damage.missing is not None and b > a:
+        if damage.missing is not None and damage.level is None and b > a:
             x = _bridged(np.nan_to_num(x), damage.missing(a, b))
         return x
 

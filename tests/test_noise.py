@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from operators.noise import Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian
+from operators.noise import Censored, Gamma, Gaussian, NoiseModel, Poisson, PoissonGaussian
 from operators.random import Draws
 
 MODELS: list[NoiseModel] = [
@@ -153,3 +153,37 @@ def test_what_cannot_be_fitted_is_refused_in_words():
     for noise in (Gaussian(0.1), Poisson(0.1), Gamma(2.0)):
         with pytest.raises(ValueError, match="must be a positive number"):
             noise.fit(z, z)  # no noise at all
+
+
+@pytest.mark.parametrize("z", [-0.6, 0.1, 0.9])
+def test_censored_data_are_a_density_between_two_probabilities(z):
+    noise = Censored(0.3, -0.5, 0.5)
+    y = torch.linspace(-0.5, 0.5, 4001, dtype=torch.float64)[1:-1, None]
+    p = noise.log_prob(y, torch.full_like(y, z)).exp()
+    ends = torch.tensor([[-0.5], [0.5]], dtype=torch.float64)
+    at = noise.log_prob(ends, torch.full_like(ends, z)).exp()
+    assert float(p.sum() / 4000 + at.sum()) == pytest.approx(1, abs=1e-3)
+    drawn = noise.sample(torch.full((20, 5000), z, dtype=torch.float64), Draws(1, range(20)))
+    for end, probability in zip(ends[:, 0], at, strict=True):
+        share = float((drawn == end).double().mean())
+        assert share == pytest.approx(float(probability), abs=5 * (float(probability) / 1e5) ** 0.5 + 1e-4)
+    assert float(drawn.min()) >= -0.5 and float(drawn.max()) <= 0.5
+
+
+def test_each_of_censored_data_has_ends_of_its_own():
+    """Where there are none it is Gaussian; beyond its end a number is as good as it can be."""
+    inf = math.inf
+    lo, hi = torch.tensor([[-inf, -inf, -0.2, -inf], [inf, 0.3, inf, 0.3]], dtype=torch.float64)
+    noise = Censored(0.1, lo, hi)
+    y = torch.tensor([[1.5, 0.3, -0.2, 0.1]], dtype=torch.float64)
+    z = torch.tensor([[1.4, 0.7, -0.9, 0.2], [1.6, 0.1, 0.0, 0.05]], dtype=torch.float64)
+    wanted = torch.tensor([[0.1, 0, 0, -0.1], [-0.1, 0.2, -0.2, 0.05]], dtype=torch.float64)
+    torch.testing.assert_close(noise.residual(y, z), wanted)
+    gaussian = [Gaussian(0.1).log_prob(y[:, i, None], z[:, i, None]) for i in (0, 3)]
+    beyond = torch.special.log_ndtr((z[:, 1] - 0.3) / 0.1) + torch.special.log_ndtr((-0.2 - z[:, 2]) / 0.1)
+    torch.testing.assert_close(noise.log_prob(y, z), sum(gaussian) + beyond)
+    assert torch.autograd.gradcheck(lambda z: noise.log_prob(y, z), z.requires_grad_())
+    for bad in ({"sigma": 0.0}, {"sigma": 0.1, "lo": 1.0, "hi": 0.0}, {"sigma": 0.1, "lo": torch.tensor([0.0, 1.0]),
+                "hi": 0.5}):  # fmt: skip
+        with pytest.raises(ValueError, match=r"sigma|range"):
+            Censored(**bad)

@@ -11,7 +11,7 @@ from torch import Tensor
 from operators import kernels
 from operators.base import Identity, LinearOperator, Operator
 from operators.image import Blur, Downsample, Mask
-from operators.noise import Gaussian, Poisson
+from operators.noise import Censored, Gaussian, Poisson
 from operators.nonlinear import JPEG, Clip, Magnitude
 from operators.random import Draws
 from restore.core import restore
@@ -241,3 +241,32 @@ def test_diffpir_takes_its_data_step_in_the_last_rung_too():
     x = restore(Problem(y, A, Gaussian(sigma_y)), Known(), sampler, num_samples=1).samples
     rho = sigma_y**2 * (sampler.lambda_ / sigma**2 + 1 / sampler.scale**2)
     torch.testing.assert_close(A.adjoint(A(x) - y) + rho * (x - 0.5), torch.zeros_like(x))
+
+
+def test_diffpir_pulls_censored_data_as_far_as_their_end():
+    """Its step is at the minimum of the one-sided square; what lies beyond the end stays where the prior has it."""
+    A, sigma, sigma_y = OPERATORS["block"], 0.3, 0.1
+    y = torch.tensor([[[[0.2, 0.3, 0.8], [0.4, 0.9, 0.6], [0.5, 0.7, 0.1]]]], dtype=torch.float64)
+    ends = torch.tensor([[[0, 1, 1], [0, 0, -1], [-1, 1, 0]]])
+    lo, hi = (torch.where(ends == side, y[0], side * math.inf) for side in (-1, 1))
+    noise = Censored(sigma_y, lo, hi)
+    sampler = DiffPIR(steps=1, sigma_max=sigma)
+    x = restore(Problem(y, A, noise), Known(), sampler, num_samples=1).samples
+    rho = sigma_y**2 * (sampler.lambda_ / sigma**2 + 1 / sampler.scale**2)
+    torch.testing.assert_close(rho * (x - 0.5), A.adjoint(noise.residual(y, A(x))))
+    at, beyond = A(x)[0, 0], (ends[0] == 1) & (y[0, 0] <= 0.5) | (ends[0] == -1) & (y[0, 0] >= 0.5)
+    assert int(beyond.sum()) == 3 and torch.equal(at[beyond], torch.full((3,), 0.5).double())
+    assert bool(((at - 0.5) * (y[0, 0] - 0.5) > 0)[~beyond].all())
+
+
+def test_censored_data_are_for_diffpir_and_gradients():
+    y = torch.ones(1, *SHAPE)
+    with pytest.raises(SamplerError, match="DDNM needs Gaussian noise"):
+        restore(Problem(y, Identity(SHAPE), Censored(0.1, hi=1.0)), Known(), DDNM())
+    with pytest.raises(SamplerError, match="orthogonal rows"):
+        restore(Problem(y, OPERATORS["blur"], Censored(0.1, hi=1.0)), Known(), DiffPIR())
+    P, D = problem("gaussian", "mask", 6)
+    told = Problem(P.y, P.operator, Censored(0.05, hi=float(P.y.median())))
+    for sampler in (DiffPIR(steps=20), DPS(steps=200)):
+        drawn = restore(told, D, sampler, num_samples=4).samples
+        assert float(told.data_fit(drawn).mean()) < 1.5 and bool(drawn.isfinite().all())

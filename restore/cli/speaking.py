@@ -205,12 +205,13 @@ def _noise(request: Any) -> str:
 
 def ending(record: Record, told: Sequence[str]) -> list[str]:
     """How well the result fits the data, what was written, and the notes that were not `told` before."""
-    r, output = record["result"], record["output"]["path"]
+    r, output, asked = record["result"], record["output"]["path"], record["request"]
+    kept = asked["noise"] is None and asked["task"] in ("gap", "declip", "bandwidth")
     lines = []
     if r["data_fit"] is None:
         lines.append("  silence   there is nothing in it: it comes back as it was")
     else:
-        lines.append(f"  data fit  ||y - A x|| / (sigma sqrt(m)) = {r['data_fit']:.2f} {verdict(r['data_fit'])}")
+        lines.append(f"  data fit  ||y - A x|| / (sigma sqrt(m)) = {r['data_fit']:.2f} {verdict(r['data_fit'], kept)}")
         lines.append(f"  noise     {r['sigma']:.2g} of full scale, rms")
     if "scores" in r:
         words = {"si_sdr": "SI-SDR {:.1f} dB", "lsd": "LSD {:.1f} dB", "pesq": "PESQ {:.2f}", "estoi": "ESTOI {:.3f}"}
@@ -223,8 +224,10 @@ def ending(record: Record, told: Sequence[str]) -> list[str]:
     return [*lines, *([f"            {', '.join(record['files'])}"] if record["files"] else [])]
 
 
-def verdict(fit: float) -> str:
-    """What the data fit of draws means."""
+def verdict(fit: float, kept: bool = False) -> str:
+    """What the data fit of draws means; `kept`: of data that are taken as they are."""
+    if kept and fit <= 1.1:
+        return "ok: what was measured stays"
     if fit > 1.1:
         return "high: stronger noise than assumed, or something else is wrong with the recording"
     return "ok" if fit >= 0.9 else "low: weaker noise than assumed, or draws that follow it"

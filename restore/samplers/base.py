@@ -13,7 +13,7 @@ from torch import Tensor
 
 from operators.base import LinearOperator, Operator
 from operators.linalg import ConvergenceError
-from operators.noise import Gaussian
+from operators.noise import Gaussian, NoiseModel
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
@@ -33,7 +33,8 @@ class Sampler(ABC):
 
     Attributes:
         exact: whether the draws tend to the posterior as steps grow (tests hold it to the claim).
-        needs: the kind of operator required; `LinearOperator` implies Gaussian noise.
+        needs: the kind of operator required.
+        noises: if that is `LinearOperator`, the noise it takes.
         steps: rungs of the ladder.
         sigma_max, sigma_min: first and last noise level of the ladder; `None` takes the prior's own.
         rho: curvature of the ladder (Karras et al. 2022, eq. 5).
@@ -41,6 +42,7 @@ class Sampler(ABC):
 
     exact: ClassVar[bool]
     needs: ClassVar[type]
+    noises: ClassVar[tuple[type[NoiseModel], ...]] = (Gaussian,)
 
     steps: int = 100
     sigma_max: float | None = None
@@ -107,7 +109,7 @@ class Sampler(ABC):
                 f"{name} needs a {self.needs.__name__}, got {type(A).__name__}: choose a sampler that needs only a "
                 "gradient, such as RED-diff or DPS"
             )
-        if self.needs is LinearOperator and not isinstance(problem.noise, Gaussian):
+        if self.needs is LinearOperator and not isinstance(problem.noise, self.noises):
             raise SamplerError(f"{name} needs Gaussian noise, got {problem.noise!r}: choose RED-diff or DPS")
         if not prior.accepts(A.ishape):
             raise SamplerError(f"the prior takes signals of shape {prior.shape}, the operator has {A.ishape}")

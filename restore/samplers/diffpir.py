@@ -18,7 +18,8 @@ Departures: the paper has `rho = lambda sigma_y^2 / sigma^2`. The term of `scale
 al. 2023) at high noise; it lets the system stay well conditioned there, and hardly shows otherwise. `sigma_y` and
 `sigma` are in the same units: the released code has `sigma_y` in [0, 1] and `sigma` in [-1, 1], so its lambda is
 four of ours (7 there is 1.75 here). The data step is taken in the last rung too, where `rho` is large. No clipping,
-which would bias the noise. The ladder of EDM in place of the quadratic one.
+which would bias the noise. The ladder of EDM in place of the quadratic one. Data that are censored pull `D` as far as
+the end of the range: for orthogonal rows of `A` the proximal step of that one-sided square, number by number.
 
 Defaults: lambda between the published 1.75 and the 1.25 that fits the data best on the Gaussian and mixture
 posteriors of the exactness table; zeta as published for deblurring (1.0, as published for inpainting, makes the
@@ -34,10 +35,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from operators.base import LinearOperator
+from operators.noise import Censored, Gaussian, NoiseModel
 from operators.random import Draws
 from restore.priors.base import Denoiser
 from restore.problem import Problem
-from restore.samplers.base import Sampler
+from restore.samplers.base import Sampler, SamplerError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ class DiffPIR(Sampler):
 
     exact: ClassVar[bool] = False
     needs: ClassVar[type] = LinearOperator
+    noises: ClassVar[tuple[type[NoiseModel], ...]] = (Gaussian, Censored)
 
     lambda_: float = 1.5
     zeta: float = 0.3
@@ -62,11 +65,18 @@ class DiffPIR(Sampler):
         self._limit(0, None, "lambda_", "scale", open=True)
         self._limit(0, 1, "zeta")
 
+    def check(self, problem: Problem, prior: Denoiser) -> None:
+        super().check(problem, prior)
+        A = problem.operator
+        if isinstance(problem.noise, Censored) and not (isinstance(A, LinearOperator) and A.gram is not None):
+            raise SamplerError("DiffPIR takes censored data of operators with orthogonal rows only: choose DPS or TDS")
+
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
-        A, sigma_y = problem.linear_gaussian
+        A, noise = problem.operator, problem.noise
+        assert isinstance(A, LinearOperator) and isinstance(noise, Gaussian | Censored)
         D = prior(x, sigma)
-        rho = sigma_y**2 * (self.lambda_ / sigma**2 + 1 / self.scale**2)
-        x0 = D + A.pull(problem.y - A.forward(D), rho)
+        rho = noise.sigma**2 * (self.lambda_ / sigma**2 + 1 / self.scale**2)
+        x0 = D + A.pull(noise.residual(problem.y, A.forward(D)), rho)
         if sigma_next == 0:
             return x0
         eps = (x - x0) / sigma
