@@ -30,6 +30,9 @@ class Told:
         expected_fit: what it would be if the spread of the draws were right.
         surprise: how much worse the prior denoises the result than what it was trained on; 1 where it fits.
         psnr: of the mean magnitude against the picture of all data, whose largest value is the peak.
+        shown_psnr: against it too, of what the draws say that a full scan would have shown, noise and all.
+        covered: share of the pixels of the body at which that picture is within the interval of what it would show; of
+            a truth that was given, within the interval around the mean.
     """
 
     empty: bool
@@ -44,6 +47,8 @@ class Told:
     expected_fit: float | None = None
     surprise: float | None = None
     psnr: float | None = None
+    shown_psnr: float | None = None
+    covered: float | None = None
 
 
 class Workshop:
