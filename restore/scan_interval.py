@@ -1,15 +1,15 @@
-"""Intervals of scans: which calibration serves one, and how its slices are held against their truth."""
+"""Intervals of scans: which calibration serves one, and how wide they are."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from restore.intervals import Interval, prior_checksum, serving
-from restore.scan_full import body_of, scanned
+from restore.scan_full import scanned
 from restore.scan_pose import Slice
 from restore.scan_prepare import PreparedScan, ScanRequest
 from restore.scoring import LEVEL
-from restore.uncertainty.calibration import Condition, Judged, judge, normal_factor
+from restore.uncertainty.calibration import Condition, normal_factor
 
 
 def scan_interval(prepared: PreparedScan, request: ScanRequest, posed: Slice) -> Interval:
@@ -44,17 +44,6 @@ def kind_of(used: np.ndarray | None, coils: int) -> str:
         lines = (used == used[:, :1]).all() or (used == used[:1]).all()
         out = "lines left out" if lines else "points left out"
     return f"{out}, {'one coil' if coils == 1 else 'several coils'}"
-
-
-def judged_slice(condition: Condition, posed: Slice, draws: np.ndarray, truth: np.ndarray, level: float) -> Judged:
-    """How often the truth lies outside intervals around the mean, over the pixels of the body.
-
-    Args:
-        draws, truth: complex, `(sample, y, x)` and `(y, x)`, in the units of the file.
-    """
-    each, magnitude = np.abs(draws) / posed.scale, np.abs(truth) / posed.scale
-    error, std = magnitude - each.mean(0), each.std(0, ddof=1)
-    return judge(condition, error[None], std[None], level, body_of(magnitude))
 
 
 def half_width(found: Interval, std: np.ndarray, scale: float) -> np.ndarray:
