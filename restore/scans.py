@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +24,7 @@ from restore.scan_full import body_of
 from restore.scan_interval import predicted, scan_interval
 from restore.scan_pose import Slice, pose, predict
 from restore.scan_prepare import PreparedScan, ScanRequest
+from restore.scan_trial import trial
 from restore.scan_workshop import Told, Workshop
 
 # Noise at which a finished picture is denoised to see whether the prior knows its kind, in the prior's units.
@@ -48,6 +52,8 @@ def execute_scan(
                 result = drawn(prepared, request, tools, i, here, part_of(progress, n, total))
                 samples = here.images(result.samples).astype(np.complex64)
                 told = _told(prepared, tools, i, here, result, samples, interval)
+                if i == middle and (tried := trial(posed, tools, request.settings["seed"])) is not None:
+                    told = replace(told, **asdict(tried))
             workshop.save(i, samples, told)
         found.append(told)
         progress((n + 1) / total)
@@ -115,7 +121,7 @@ def _told(
     )
 
 
-def _of_full_scan(posed: Slice, draws: np.ndarray, interval: Interval) -> dict[str, float]:
+def _of_full_scan(posed: Slice, draws: np.ndarray, interval: Interval) -> dict[str, Any]:
     """The draws against the picture of all data, where those are complete."""
     if posed.truth is None:
         return {}
@@ -127,7 +133,7 @@ def _of_full_scan(posed: Slice, draws: np.ndarray, interval: Interval) -> dict[s
     return found
 
 
-def _left_out(posed: Slice, draws: np.ndarray, sigma: float) -> dict[str, float]:
+def _left_out(posed: Slice, draws: np.ndarray, sigma: float) -> dict[str, Any]:
     """How well the draws predict what was measured and left out."""
     if posed.left_out is None or not posed.left_out.any():
         return {}

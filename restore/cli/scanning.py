@@ -214,7 +214,7 @@ def ending(record: Record, told: Sequence[str]) -> list[str]:
     if r["draws"] > 1:
         covers = "" if r["covered"] is None else f"; here it covers {r['covered']:.2f} of the pixels of the body"
         lines.append(f"  interval  {record['interval']['is']}{covers}")
-    lines.append(f"  prior     {fits(r)}")
+    lines += [f"  prior     {fits(r)}", *([f"            {tried(r)}"] if r["missed"] is not None else [])]
     lines += [f"  note      {note}" for note in record["notes"] if note not in told]
     lines.append(f"  wrote     {os.path.relpath(output)}: magnitude, {r['is']}, {r['seconds']:.1f} s")
     return [*lines, f"            {', '.join(record['files'])}"]
@@ -232,11 +232,17 @@ def verdict(fit: float) -> str:
 
 def fits(result: Record) -> str:
     """Whether the prior knows pictures such as the result."""
-    s = result["surprise"]
+    s, doubt = result["surprise"], "believe what the data say, and not the map of uncertainty"
+    if result["worse"]:
+        return f"does NOT seem to fit: it predicts what was measured worse than no prior would; {doubt}"
     if s > SURPRISED:
-        return (
-            f"does NOT seem to fit: its error in denoising the result is {s:.1f} times that of what it was trained on; "
-            "believe what the data say, and not the map of uncertainty"
-        )
+        error = f"its error in denoising the result is {s:.1f} times that of what it was trained on"
+        return f"does NOT seem to fit: {error}; {doubt}"
     # The result is as the prior would have it wherever the data leave a choice: a knee may pass.
     return f"no sign that it does not fit: its error in denoising the result is {s:.1f} times that of its training"
+
+
+def tried(result: Record) -> str:
+    """How the trial on lines that were left out went."""
+    shares = (f"{100 * min(max(1 - result[name], 0), 1):.0f} %" for name in ("missed", "without"))
+    return "in a trial it predicts {} of the signal of lines that were left out, without a prior {}".format(*shares)
