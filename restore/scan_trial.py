@@ -85,7 +85,7 @@ def squares(r: Tensor) -> Tensor:
 
 def left_out(used: np.ndarray, rng: torch.Generator) -> np.ndarray:
     """Some of the points that were used, outside of the centre: whole lines where whole lines are missing, `(y, x)`."""
-    rows, columns = centre_block(torch.from_numpy(used), CALIBRATION)
+    rows, columns = centre_block(torch.tensor(used), CALIBRATION)
     if not used.all() and (used == used[:, :1]).all():
         return used & _some(used[:, 0], rows, rng)[:, None]
     if not used.all() and (used == used[:1]).all():
