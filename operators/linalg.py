@@ -83,7 +83,7 @@ def cg(
     def column(v: Tensor) -> Tensor:
         return v.to(b.dtype).reshape(-1, *(1,) * (b.ndim - 1))
 
-    x, r = torch.zeros_like(b), b.clone()
+    x, r = torch.zeros_like(b), b
     p = z = precondition(r)
     rr, rz = dot(r, r), dot(r, z)
     target = rr * tol**2

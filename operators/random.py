@@ -33,7 +33,8 @@ class Draws:
 
     def each(self, sample: Callable[[torch.Generator, int], Tensor]) -> Tensor:
         """Stack `sample(generator_i, i)` over the rows."""
-        return torch.stack([sample(g, i) for i, g in enumerate(self.generators)])
+        rows = [sample(g, i)[None] for i, g in enumerate(self.generators)]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normal numbers, `(B, *shape)`, in the dtype and on the device of `like`."""

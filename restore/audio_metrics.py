@@ -6,6 +6,8 @@ and is left out by `numpy.nanmean`. All take one channel, `(T,)`, of equal lengt
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 
@@ -94,6 +96,29 @@ def estoi(data: np.ndarray, truth: np.ndarray, rate: int) -> float:
             return float(package.stoi(truth, data, rate, extended=True))
         except RuntimeWarning:
             return float("nan")
+
+
+def scores(data: np.ndarray, truth: np.ndarray, rate: int) -> dict[str, float]:
+    """All of them that exist and whose packages are installed, means over the channels of `(C, T)`.
+
+    Args:
+        rate: 8000 or 16000 Hz.
+    """
+    kinds: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+        "si_sdr": si_sdr,
+        "lsd": log_spectral_distance,
+        "pesq": partial(pesq, rate=rate),
+        "estoi": partial(estoi, rate=rate),
+    }
+    found: dict[str, float] = {}
+    for name, score in kinds.items():
+        try:
+            each = np.array([score(d, t) for d, t in zip(data, truth, strict=True)])
+        except ModuleNotFoundError:
+            continue
+        if np.isfinite(each).any():
+            found[name] = float(each[np.isfinite(each)].mean())
+    return found
 
 
 def _powers(x: np.ndarray, frame: int, hop: int) -> np.ndarray:

@@ -11,11 +11,15 @@ import numpy as np
 import torch
 
 from restore import __version__, beside
+from restore.audio_metrics import scores
 from restore.jobs import Job
-from restore.modalities.speech import encoding, largest, write_recording
+from restore.modalities.resampling import Resampler
+from restore.modalities.speech import Recording, encoding, largest, write_recording
 from restore.records import Record, complete, hold, machine, pinned, remove
 from restore.report import panel
-from restore.speech import RATE, SINGLE, PreparedSpeech, SpeechRequest, Told
+from restore.speech import Told
+from restore.speech_damage import RATE, SINGLE, SpeechRequest
+from restore.speech_prepare import PreparedSpeech
 from restore.speech_result import Result
 from restore.uncertainty.calibration import HONESTLY
 
@@ -42,9 +46,12 @@ def what_it_is(request: SpeechRequest) -> str:
 
 def write_speech(
     prepared: PreparedSpeech, request: SpeechRequest, result: Result, told: Sequence[Told], device: torch.device,
-    argv: list[str],
+    argv: list[str], truth: Recording | None = None,
 ) -> Record:  # fmt: skip
     """Write everything and the record; returns the record.
+
+    Args:
+        truth: to score the result against.
 
     Raises:
         OutputError: the place cannot be written to, or the format does not take the recording.
@@ -75,7 +82,12 @@ def write_speech(
         "request": describe(request),
         "input": {"path": str(job.source.absolute()), "sha256": prepared.sha256, "is": str(recording)},
         "damage": prepared.damage.words,
-        "result": {"is": what_it_is(request), "factor": factor, **_result(prepared, request, told)},
+        "result": {
+            "is": what_it_is(request),
+            "factor": factor,
+            **_result(prepared, request, told),
+            **({} if truth is None else _scores(prepared, result, main, truth)),
+        },
         "segments": [vars(t) for t in told],
         "interval": {"is": HONESTLY, "why": "no calibration for recordings"},
         "files": files,
@@ -115,6 +127,21 @@ def _result(prepared: PreparedSpeech, request: SpeechRequest, told: Sequence[Tol
         "seconds": round(seconds, 3),
         "real_time_factor": round(seconds / prepared.recording.seconds, 3),
     }
+
+
+def _scores(prepared: PreparedSpeech, result: Result, main: int | None, truth: Recording) -> Record:
+    """Of the result and of what was measured against the truth, at 16 kHz."""
+    recording = prepared.recording
+
+    def at_16k(rate: int, read: Callable[[int, int], np.ndarray], length: int) -> np.ndarray:
+        down = Resampler(rate, RATE)
+        return down(read, length, 0, down.length(length))
+
+    x = at_16k(truth.rate, truth.read, truth.length)
+    restored = at_16k(prepared.rate, partial(result, main), result.length)
+    before = at_16k(recording.rate, lambda a, b: np.nan_to_num(recording.read(a, b)), recording.length)
+    T = min(x.shape[1], restored.shape[1], before.shape[1])
+    return {name: scores(y[:, :T], x[:, :T], RATE) for name, y in (("scores", restored), ("scores_before", before))}
 
 
 def _pictures(prepared: PreparedSpeech, request: SpeechRequest, result: Result, main: int | None) -> list[str]:

@@ -8,7 +8,9 @@ from functools import partial
 import numpy as np
 
 from restore.modalities.speech import BLOCK
-from restore.speech import HOP, RATE, SILENCE, PreparedSpeech, Segments
+from restore.speech import Segments
+from restore.speech_damage import HOP, RATE
+from restore.speech_prepare import SILENCE, PreparedSpeech
 
 # Frames by which the loudness of the band below decides on what lies above: their length, and the band's first bin.
 _FRAME, _FIRST = 512, 128

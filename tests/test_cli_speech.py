@@ -5,13 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cli_parts import bad, command
 
 sf = pytest.importorskip("soundfile")
 
 from speech_parts import noise, recording, voice  # noqa: E402
 
-from restore.priors.store import shipped_priors  # noqa: E402
+from restore.audio_metrics import si_sdr  # noqa: E402
+from restore.learn.speech import Utterances  # noqa: E402
+from restore.priors.network import UNet  # noqa: E402
+from restore.priors.speech import SpeechDenoiser  # noqa: E402
+from restore.priors.store import save_prior, shipped_priors  # noqa: E402
 
 PRIOR = "prior._target_=speech_parts.Speech"
 CLEAR = "prior._target_=speech_parts.Clear"
@@ -69,6 +74,30 @@ def test_noise_goes_and_speech_stays(capsys, told):
     assert 0.85 < record["result"]["data_fit"] < 1.15 and "ok" in out
     if told:  # tones that last are noise as well, to who has not heard speech
         assert rms(read("a_restored.wav")[:, 0] - x) < 0.6 * 0.05
+
+
+def test_noise_that_has_a_prior_is_told_from_speech(capsys):
+    """One that has learnt nothing is the Wiener filter of its spectrum: here of a band that speech has too."""
+
+    def hum(length, seed):
+        N = np.fft.rfft(np.random.default_rng(seed).standard_normal(length))
+        f = np.fft.rfftfreq(length, 1 / 16000)
+        return 0.3 * np.fft.irfft(N * ((f > 900) & (f < 1300)), length)
+
+    heard = Utterances([torch.from_numpy(hum(16000, i) / hum(16000, i).std()).float() for i in range(3)], 8)
+    save_prior(SpeechDenoiser(UNet((2,), (8,), (1,), 16, beside=1), heard.spread()), Path("p"), noise=True)
+    x = voice(1.0, level=0.5)
+    recording("y.wav", subtype="FLOAT", x=x + (n := hum(len(x), 9)))
+    error = []
+    for words in (["--noise", rms(n)], ["--noise-prior", "p"]):
+        speech(capsys, "y.wav", *words, "--overwrite", steps=8)
+        error.append(rms(read("y_restored.wav")[:, 0] - x))
+    result = json.loads(Path("y_restored.run.json").read_text())["result"]
+    assert error[1] < 0.8 * error[0]
+    assert 0.7 * rms(n) < result["sigma"] < 1.3 * rms(n) and 0.8 < result["data_fit"] < 1.2
+    bad(capsys, "speech", "y.wav", "--task", "gap", "--noise-prior", "p", said="is for --task denoise", status=2)
+    bad(capsys, "speech", "y.wav", "--prior", "p", said="a prior on noise", status=2)
+    bad(capsys, "speech", "y.wav", PRIOR, "--noise-prior", "photos", said="a prior on pictures", status=2)
 
 
 def test_samples_spread_and_record(capsys):
@@ -281,6 +310,33 @@ def test_channels_that_are_the_same_stay_so(capsys):
 def test_what_cannot_be_done_is_said(capsys, words, said, status):
     recording("a.wav", seconds=0.3)
     bad(capsys, "speech", *words, "--steps", 3, PRIOR, said=said, status=status)
+
+
+@pytest.mark.parametrize("rate, channels", [(16000, 1), (44100, 2)])
+def test_a_result_is_scored_against_a_reference(capsys, rate, channels):
+    x = np.stack([voice(1.0, rate, level=0.5)] * channels, 1)
+    for folder in ("noisy", "clean"):
+        Path(folder).mkdir()
+    recording("clean/a.flac", rate=rate, x=x)
+    recording("noisy/a.wav", rate=rate, subtype="FLOAT", x=x + noise(x.shape, 0.05))
+    out = speech(capsys, "noisy", "--noise", 0.05, "--ref", "clean", "-o", "out", steps=8)
+    result = json.loads(Path("out/a.run.json").read_text())["result"]
+    before, after = result["scores_before"]["si_sdr"], result["scores"]["si_sdr"]
+    y = read("out/a.wav")
+    if rate == 16000:
+        assert abs(after - si_sdr(y[:, 0], x[:, 0])) < 0.05
+        assert abs(before - 20 * np.log10(rms(x) / 0.05)) < 0.5
+    assert after > before + 2 and f"SI-SDR {after:.1f} dB" in out and f"SI-SDR {before:.1f} dB" in out
+
+
+@pytest.mark.parametrize("length, channels, value, said", [
+    (0.4, 1, 0.0, "1 channel of 0.400 s"), (0.3, 2, 0.0, "2 channels of 0.300 s"), (0.3, 1, np.nan, "finite"),
+])  # fmt: skip
+def test_a_reference_that_does_not_belong_is_refused(capsys, length, channels, value, said):
+    recording("a.wav", seconds=0.3)
+    recording("b.wav", subtype="FLOAT", x=np.full((round(16000 * length), channels), value) + 0.1)
+    bad(capsys, "speech", "a.wav", "--noise", 0.1, "--ref", "b.wav", PRIOR, said=said, status=1)
+    bad(capsys, "speech", "a.wav", "--ref", "away.wav", PRIOR, said="no such file", status=1)
 
 
 def test_without_a_prior_it_says_how_to_learn_one(capsys):

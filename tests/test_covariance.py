@@ -10,7 +10,7 @@ from operators.linalg import ConvergenceError, cg, dense
 from operators.random import Draws
 from restore.core import restore
 from restore.priors.analytic import Gaussian
-from restore.priors.base import Denoiser, Rescaled, Wrapper
+from restore.priors.base import Beyond, Denoiser, Rescaled, Wrapper, per_row
 from restore.priors.covariance import Covariance, Diagonal, Scalar, Stationary, Times
 from restore.priors.jacobian import Jacobian, row_sums
 from restore.priors.spectra import SpectralTable, residual_spectra
@@ -41,6 +41,29 @@ def test_the_covariance_follows_the_units():
     assert other.signal_std == pytest.approx(D.signal_std / 2)
     C = other.covariance((x + 1) / 2, 0.1)
     torch.testing.assert_close(matrix(C), matrix(D.covariance(x, 0.2)) / 4)
+
+
+def test_a_prior_is_asked_beyond_its_levels():
+    """Above the highest a faint signal's mean is linear in what is seen: of white signals but for `1 / (1 + s^2)`."""
+    D = White()
+    x, other = Draws(0).normal(SHAPE, like=torch.zeros(1)), Beyond(D, 50.0)
+    assert (other.sigma_min, other.sigma_max) == (D.sigma_min, 50.0) and Beyond(D, 1.0).sigma_max == D.sigma_max
+    for sigma in (0.1, 2.0, torch.tensor([0.5])):
+        torch.testing.assert_close(other(x, sigma), D(x, sigma))
+    torch.testing.assert_close(other(40 * x, 40.0), 40 * x / (1 + 40**2), rtol=0.21, atol=0)  # 1 / (1 + 2^2)
+    torch.testing.assert_close(matrix(other.covariance(40 * x, 40.0)), matrix(D.covariance(x, 2.0)))
+    torch.testing.assert_close(other.jvp(x, 40.0, x), other(x, 40.0))  # it is linear
+
+
+class White(Denoiser):
+    """Of white signals of variance 1, and of nothing above sigma 2."""
+
+    shape, sigma_min, sigma_max, signal_std = SHAPE, 0.01, 2.0, 1.0
+
+    def forward(self, x, sigma):
+        sigma = per_row(sigma, x)
+        assert float(sigma.max()) <= self.sigma_max
+        return x / (1 + sigma**2)
 
 
 def test_a_wrapper_answers_in_all_as_its_prior_does():

@@ -566,6 +566,21 @@ def test_a_killed_run_on_noisy_pictures_resumes_to_the_bit(noisy, tmp_path, monk
     assert whole == resumed
 
 
+def test_a_run_stopped_before_half_is_not_trusted_below_the_noise(noisy, tmp_path, monkeypatch):
+    step, stop = Trainer.step, 1
+
+    def stopped(self):
+        if self.done == stop:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "step", stopped)
+    for stop, lowest in ((1, 0.2), (3, 0.001)):  # noqa: B007
+        with pytest.raises(KeyboardInterrupt):
+            learn([noisy], tmp_path, objective="ambient", steps=4, every=1, data_noise=0.2, **RUN)
+        assert load_prior(tmp_path).sigma_min == pytest.approx(lowest, rel=0.01)
+
+
 def test_the_validation_of_noisy_pictures_is_near_the_truth():
     class Smooth(Denoiser):
         shape, sigma_min, sigma_max = (None, None, None), 0.01, 10.0

@@ -318,6 +318,10 @@ def test_the_command_learns_speech_and_refuses_what_does_not_fit(capsys, inside,
     status, out, err = command(capsys, "learn", "in", "--speech", "-o", "p", *FEW, "--validation", "in/1.wav")
     assert (status, out) == (0, "wrote p; use it with restore speech --prior p\n"), err
     assert "Set aside for validation: 1.wav." in Path("p/README.md").read_text()
+    status, out, err = command(capsys, "learn", "in", "--speech", "--noise-only", "-o", "n", *FEW)
+    assert (status, out) == (0, "wrote n; use it with restore speech --noise-prior n\n"), err
+    assert load_prior("n", noise=True).accepts((2, 256, 8))
+    assert "noise alone at 16 kHz" in Path("n/README.md").read_text()
     learn = ["learn", "in", "--speech", "-o", "q", *FEW]
     bad(capsys, *learn, "--noise", "0.1", said="leave --noise out", status=2)
     bad(capsys, *learn, "--objective", "noise2score", said="recordings of speech are learnt by dsm", status=2)

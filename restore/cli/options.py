@@ -204,8 +204,12 @@ def _denoise(p: Parser) -> None:
                    "for noise or pictures that no prior knows; minutes, and the same command goes on where it "
                    "was stopped")  # fmt: skip
     p.add_argument("--train-steps", type=count, metavar="N", help="steps of --self-supervised (default: 4000)")
+    _noise_prior(p)
+
+
+def _noise_prior(p: Parser, learnt: str = "") -> None:
     p.add_argument("--noise-prior", metavar="PATH", help="the noise has a structure, which this folder knows "
-                   "(`restore learn --noise-only`); --noise is then the white noise besides it")  # fmt: skip
+                   f"(`restore learn{learnt} --noise-only`); --noise is then the white noise besides it")  # fmt: skip
 
 
 def _inpaint(p: Parser) -> None:
@@ -313,8 +317,11 @@ def _speech(p: Parser) -> None:
     p.add_argument("--clip", type=level, metavar="L", help="level of clipping, full scale being 1 (default: found)")
     p.add_argument("--cutoff", type=rate, metavar="HZ", help="where the band ends (default: found)")
     p.add_argument("--response", metavar="FILE", help="a recording of the room's response, for dereverb")
+    _noise_prior(p, " --speech")
     _drawing(p)
     p.add_argument("--jobs", type=count, default=1, metavar="N", help="recordings at a time, one thread each")
+    p.add_argument("--ref", metavar="TRUTH", help="the clean recording or folder, to print SI-SDR, and PESQ and ESTOI "
+                   "if they are installed")  # fmt: skip
     p.add_argument("--overwrite", action="store_true", help="do finished recordings again; replace any file")
     p.add_argument("--json", action="store_true", help="one JSON object per recording on stdout")
     p.add_argument("--quiet", action="store_true", help="print errors only")
@@ -388,7 +395,8 @@ def _learn(p: Parser) -> None:
     p.add_argument("--device", metavar="NAME")
     p.add_argument("--seed", type=seed, default=0, metavar="N")
     p.add_argument("--noise-only", action="store_true", help="the pictures are recordings of noise alone around "
-                   "mid-grey, which stands for zero; the prior is for --noise-prior")  # fmt: skip
+                   "mid-grey, which stands for zero, or with --speech they are sounds; the prior is for "
+                   "--noise-prior")  # fmt: skip
     p.add_argument("--mri", action="store_true", help="the files are magnitudes of MR images, NIfTI volumes or "
                    "pictures of slices; the prior is for `restore mri`")  # fmt: skip
     p.add_argument("--speech", action="store_true", help="the files are recordings of clean speech; the prior is for "

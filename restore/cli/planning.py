@@ -89,17 +89,16 @@ def _place(path: Path) -> tuple[Path, str]:
     return path.parent.resolve(), path.stem
 
 
-def counterpart(named: Path, relative: Path) -> Path:
-    """The file that belongs to the picture at `relative`: `named`, or if that is a folder, the one which lies likewise
+def counterpart(named: Path, relative: Path, known: Sequence[str] = tuple(FORMATS)) -> Path:
+    """The file that belongs to the one at `relative`: `named`, or if that is a folder, the one which lies likewise
     in it; the same name, else the same stem and any known suffix. Where there is none, where it would lie."""
     if not named.is_dir():
         return named
     path = named / relative
     if path.exists():
         return path
-    order = list(FORMATS)
     found = [p for p in path.parent.glob(f"{glob.escape(path.stem)}.*") if p.stem == path.stem]
-    kinds = {p: order.index(p.suffix.lower()) for p in found if p.suffix.lower() in FORMATS}
+    kinds = {p: known.index(p.suffix.lower()) for p in found if p.suffix.lower() in known}
     return min(kinds, key=lambda p: (kinds[p], p)) if kinds else path
 
 

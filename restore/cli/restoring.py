@@ -111,7 +111,7 @@ def of_score(folder: Path | str, rho: float, level: float | None) -> list[str]:
     given = [] if level is None else [f"noise.{PARAMETERS[kind]}={level!r}"]
     return [
         "prior=score",
-        f"prior.name={quoted(_from_anywhere(str(folder)))}",
+        f"prior.name={quoted(from_anywhere(str(folder)))}",
         f"prior.rho={rho:g}",
         f"noise={kind}",
         *given,
@@ -129,14 +129,14 @@ def _separating(options: argparse.Namespace) -> list[str]:
     named = getattr(options, "noise_prior", None)
     if named is None:
         return []
-    return [f"noise_prior={quoted(_from_anywhere(named))}", "recipe=structured_${sampler}"]
+    return [f"noise_prior={quoted(from_anywhere(named))}", "recipe=structured_${sampler}"]
 
 
 def undoing(verb: str, told: dict[str, Any]) -> list[str]:
     """Overrides for the operator of a verb; `told`: kernel and boundary of a blur, factor and kernel of upscaling."""
     found = [f"operator={OPERATORS[verb]}"]
     if verb == "deblur":
-        found += [f"operator.kernel={quoted(_from_anywhere(told['kernel']))}"]
+        found += [f"operator.kernel={quoted(from_anywhere(told['kernel']))}"]
         found += [f"operator.boundary={told.get('boundary', 'valid')}"]
     if verb == "upscale":
         found += [f"operator.factor={told['factor']}", f"operator.kernel={told.get('kernel', 'bicubic')}"]
@@ -157,7 +157,7 @@ def drawing(options: argparse.Namespace) -> list[str]:
         found += of_score(options.prior, score["rho"], options.noise if isinstance(options.noise, float) else None)
     elif options.prior:
         known = options.prior in names("prior")
-        found.append(f"prior={options.prior}" if known else f"prior.name={quoted(_from_anywhere(options.prior))}")
+        found.append(f"prior={options.prior}" if known else f"prior.name={quoted(from_anywhere(options.prior))}")
     if options.seed is not None:
         found.append(f"seed={options.seed}")
     if options.device:
@@ -187,10 +187,10 @@ def calibration_named(text: str | None) -> str | None:
         Calibration.load(Path(text))
     except InputError as error:
         raise UsageError(str(error)) from error
-    return _from_anywhere(text)
+    return from_anywhere(text)
 
 
-def _from_anywhere(text: str) -> str:
+def from_anywhere(text: str) -> str:
     """A name as it is, a path so that a replay finds it from another folder."""
     return str(Path(text).absolute()) if Path(text).exists() else text
 

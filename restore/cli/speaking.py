@@ -14,9 +14,9 @@ from typing import Any
 from restore import beside
 
 from .options import UsageError, split_overrides
-from .planning import Kind, check_plans, plan
-from .restoring import DEFAULT_DRAWS, NARROW, check_unchanged, drawing
-from .settings import settings
+from .planning import Kind, check_plans, counterpart, plan
+from .restoring import DEFAULT_DRAWS, NARROW, check_unchanged, drawing, from_anywhere
+from .settings import quoted, settings
 from .working import Report, do_all, tools
 
 PRIOR, SAMPLER = "speech-16k", "diffpir"
@@ -29,10 +29,11 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     _check_options(options)
     task = options.task
     preset = [*([] if options.prior else [f"prior.name={PRIOR}"]), f"sampler={SAMPLER}", "recipe=speech_${sampler}"]
-    composed = settings([*preset, *drawing(options), *overrides])
+    separating = [f"noise_prior={quoted(from_anywhere(options.noise_prior))}"] if options.noise_prior else []
+    composed = settings([*preset, *separating, *drawing(options), *overrides])
     from restore.jobs import Job
     from restore.modalities.speech import FORMATS, list_recordings
-    from restore.speech import SINGLE, SpeechRequest
+    from restore.speech_damage import SINGLE, SpeechRequest
 
     request = SpeechRequest(
         settings=composed,
@@ -45,7 +46,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         draws=composed["samples"] or (1 if task in SINGLE else DEFAULT_DRAWS),
         extras=composed["samples"] is not None,
     )
-    aids = [] if request.response is None else [Path(request.response)]
+    aids = [Path(f) for f in (request.response, options.ref) if f is not None]
     ends = partial(beside.speech_endings, draws=request.draws, extras=request.extras)
     kind = Kind("recording", {suffix: FORMATS[suffix] for suffix in FORMATS}, list_recordings)
     plans, missing = plan(
@@ -59,9 +60,17 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Refuse an option of another task. Raises UsageError."""
-    for name, task in (("gaps", "gap"), ("clip", "declip"), ("cutoff", "bandwidth"), ("response", "dereverb")):
+    for name, task in (
+        ("noise_prior", "denoise"),
+        ("gaps", "gap"),
+        ("clip", "declip"),
+        ("cutoff", "bandwidth"),
+        ("response", "dereverb"),
+    ):
         if getattr(options, name) and options.task != task:
-            raise UsageError(f"--{name} is for --task {task}, and this is {options.task}: leave it out")
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for --task {task}, and this is {options.task}: leave it out"
+            )
     if options.task == "dereverb":
         if options.response is None:
             raise UsageError("dereverb needs the response of the room: give its recording with --response")
@@ -73,7 +82,8 @@ def _check_request(request: Any) -> None:
     """Refuse what no recording could be restored with. Raises UsageError."""
     from restore.errors import InputError
     from restore.priors.store import shipped_priors
-    from restore.speech import room
+    from restore.speech_damage import room
+    from restore.speech_prepare import FRAMES
     from restore.speech_records import describe
 
     asked = request.settings["prior"]
@@ -83,15 +93,18 @@ def _check_request(request: Any) -> None:
             "--speech --start photos -o my-speech/`, then say --prior my-speech/"
         )
     try:
-        prior = tools(json.dumps(request.settings)).prior
+        kit = tools(json.dumps(request.settings))
         describe(request)
         if request.response is not None:
             room(request.response)
     except (InputError, ValueError) as error:
         raise UsageError(str(error)) from error
-    if prior.sigma_max < NARROW * prior.sigma_min:
-        name = request.settings["prior"].get("name", "this prior")
+    if kit.prior.sigma_max < NARROW * kit.prior.sigma_min:
+        name = asked.get("name", "this prior")
         raise UsageError(f"{name} knows one noise level only: choose another")
+    if kit.noise_prior is not None and not kit.noise_prior.accepts(FRAMES):
+        cure = "learn one by `restore learn sounds/ --speech --noise-only`"
+        raise UsageError(f"{request.settings['noise_prior']} is no prior on sounds: {cure}")
 
 
 def replay(record: Record, source: Path, output: Path, options: argparse.Namespace, argv: list[str]) -> int:
@@ -99,7 +112,7 @@ def replay(record: Record, source: Path, output: Path, options: argparse.Namespa
     from dataclasses import fields
 
     from restore.jobs import Job
-    from restore.speech import SpeechRequest
+    from restore.speech_damage import SpeechRequest
     from restore.speech_records import describe
 
     plain = record["request"]
@@ -123,7 +136,8 @@ def recording(
 ) -> Report:
     """Restore one recording. Raises InputError where it cannot be."""
     from restore.records import RECORD, finished, read_record
-    from restore.speech import Segments, execute_speech, prepare_speech
+    from restore.speech import Segments, execute_speech
+    from restore.speech_prepare import prepare_speech
     from restore.speech_records import describe, side_files, write_speech
     from restore.speech_result import Result
 
@@ -135,6 +149,7 @@ def recording(
         return Report(words, read_record(job.beside(RECORD)), skipped=True)
     kit = tools(json.dumps(request.settings))
     prepared = prepare_speech(job, request, kit)
+    truth = None if ref is None else _reference(ref, job, prepared)
     segments = Segments(job, {**described, "input_sha256": prepared.sha256})
     done = sum(segments.told(i) is not None for i in range(len(prepared.spans)))
     lines = heading(prepared, request, kit, done)
@@ -146,9 +161,16 @@ def recording(
         told = execute_speech(prepared, request, kit, segments, progress)
     finally:
         progress.close()
-    record = write_speech(prepared, request, Result(prepared, segments), told, kit.device, argv)
+    record = write_speech(prepared, request, Result(prepared, segments), told, kit.device, argv, truth)
     segments.close()
     return Report((*lines, *ending(record, prepared.notes)), record)
+
+
+def _reference(ref: str, job: Any, prepared: Any) -> Any:
+    from restore.modalities.speech import FORMATS
+    from restore.speech_prepare import true_recording
+
+    return true_recording(counterpart(Path(ref), job.relative, tuple(FORMATS)), prepared.recording)
 
 
 def heading(prepared: Any, request: Any, kit: Any, finished: int) -> list[str]:
@@ -172,6 +194,8 @@ def heading(prepared: Any, request: Any, kit: Any, finished: int) -> list[str]:
 
 
 def _noise(request: Any) -> str:
+    if request.settings["noise_prior"] is not None:
+        return f"as {request.settings['noise_prior']} knows it, found with the speech"
     if request.noise is not None:
         return f"given {request.noise:.3g}, white"
     if request.task == "denoise":
@@ -188,6 +212,11 @@ def ending(record: Record, told: Sequence[str]) -> list[str]:
     else:
         lines.append(f"  data fit  ||y - A x|| / (sigma sqrt(m)) = {r['data_fit']:.2f} {verdict(r['data_fit'])}")
         lines.append(f"  noise     {r['sigma']:.2g} of full scale, rms")
+    if "scores" in r:
+        words = {"si_sdr": "SI-SDR {:.1f} dB", "lsd": "LSD {:.1f} dB", "pesq": "PESQ {:.2f}", "estoi": "ESTOI {:.3f}"}
+        for title, each in (("against", r["scores"]), ("before", r["scores_before"])):
+            told_of = ", ".join(words[name].format(value) for name, value in each.items()) or "no score exists"
+            lines.append(f"  {title:<9} " + told_of + " (the reference, at 16 kHz)" * (title == "against"))
     lines.append(f"  speed     {r['real_time_factor']:.2f} times the length of the recording")
     lines += [f"  note      {note}" for note in record["notes"] if note not in told]
     lines.append(f"  wrote     {os.path.relpath(output)}: {r['is']}, {r['seconds']:.1f} s")

@@ -23,9 +23,10 @@ zero: `[-0.5, 0.5]` at the border, `[-1, 1]` inside (`config.json`)."""
 `load_prior("{folder.name}")`. Units: the 99th percentile of the magnitude of an image is 1 at the border and 2 inside
 (`config.json`); sigma is the std of the noise of each part."""
     if run.get("speech"):
-        what = f"""A denoiser for clean speech at 16 kHz of any duration, audio or its frames of frequencies (windows of
-510 samples every 128): `load_prior("{folder.name}")`. Units: the rms of a recording is 1; sigma is the std of the noise
-of a sample. Validation: SI-SDR of recordings out of white noise, by SNR."""
+        kind, how = ("noise alone", ", noise=True") if run.get("noise") else ("clean speech", "")
+        what = f"""A denoiser for {kind} at 16 kHz of any duration, audio or its frames of frequencies (windows of
+510 samples every 128): `load_prior("{folder.name}"{how})`. Units: the rms of a recording is 1; sigma is the
+std of the noise of a sample. Validation: SI-SDR of recordings out of white noise, by SNR."""
     if "data_noise" in run:
         told = run["data_noise"]
         level = (

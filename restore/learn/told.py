@@ -52,8 +52,8 @@ def check_fits(
     for special, words in ((noise, "recordings of noise alone"), (mri, "MR images"), (speech, "recordings of speech")):
         if special and (law is not None or not objective.supervised):
             raise ValueError(f"{words} are learnt by dsm, without a noise of their own; got {name}")
-    if noise + mri + speech > 1:
-        raise ValueError("recordings of noise, MR images or recordings of speech: choose one of them")
+    if mri and (noise or speech):
+        raise ValueError("MR images, or recordings of noise or speech: choose one of them")
     if isinstance(law, float | int):
         raise ValueError(f"the noise of the data is a std, above 0, got {law}")
     if objective.needs_noise and law is None:

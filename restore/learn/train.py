@@ -146,6 +146,7 @@ def learn(
     if start:
         start_from(denoiser, start)
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
+    levels = average.sigma_min, average.sigma_max
     for d in (denoiser, average):
         d.rho = objective.rho
         d.sigma_min, d.sigma_max = objective.trusted(d, patches.noises())
@@ -215,6 +216,9 @@ def learn(
                     found = ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items())
                     of = "SI-SDR in white noise" if speech else f"PSNR {of}"
                     log.info("step %d/%d: validation %s: %s", trainer.done, steps, of, found)
+                average.sigma_min, average.sigma_max = levels
+                taught = objective.at(trainer.done / steps)
+                average.sigma_min, average.sigma_max = taught.trusted(average, patches.noises())
                 save_prior(average, out, noise=noise, score=objective.of_noise(law))
                 write_card(out, run, history, [p.name for p in held])
                 save()  # last: a run whose checkpoint says it is done has a prior that is

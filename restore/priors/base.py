@@ -76,7 +76,7 @@ class Rescaled(Denoiser):
         return (self.prior(x * self.scale + self.shift, sigma * self.scale) - self.shift) / self.scale
 
     def covariance(self, x: Tensor, sigma: float) -> Covariance:
-        own = self.prior.covariance(x * self.scale + self.shift, sigma * self.scale)
+        own = self.prior.covariance((x * self.scale).add_(self.shift), sigma * self.scale)
         return Times(own, 1 / self.scale**2)
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
@@ -106,6 +106,31 @@ class Wrapper(Denoiser):
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         return self.prior.accepts(shape)
+
+
+class Beyond(Wrapper):
+    """A prior that is asked above its own highest level too, where the signal is so faint that its mean is linear in
+    what is seen: `D(x, sigma) = r D(r x, s)` with `s` that level and `r = s / sigma`.
+
+    Args:
+        sigma_max: the highest level it is to be asked at.
+    """
+
+    def __init__(self, prior: Denoiser, sigma_max: float):
+        super().__init__(prior)
+        self.sigma_max = max(sigma_max, prior.sigma_max)
+
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        level = per_row(sigma, x)
+        r = (self.prior.sigma_max / level).clamp(max=1)
+        return r * self.prior(r * x, (r * level).flatten())
+
+    def covariance(self, x: Tensor, sigma: float) -> Covariance:
+        r = min(self.prior.sigma_max / sigma, 1.0)
+        return self.prior.covariance(r * x, r * sigma)
+
+    def jvp(self, x: Tensor, sigma: float, v: Tensor) -> Tensor:
+        return Denoiser.jvp(self, x, sigma, v)
 
 
 def per_row(sigma: Tensor | float, x: Tensor) -> Tensor:

@@ -176,12 +176,12 @@ class Stationary(Covariance):
         each.
         """
         width, root = A.ishape[-1], self.spectrum.sqrt()
-        inverse = 1 / (1 + passed(A, r, self.spectrum.shape) * self.spectrum / sigma_y**2)
+        inverse = (passed(A, r, self.spectrum.shape) / sigma_y**2 * self.spectrum).add_(1).reciprocal_()
         if A.shift_invariant:
             return filtered(A.adjoint(r), self.spectrum * inverse / sigma_y**2)
         twice = self.spectrum.new_full((width // 2 + 1,), math.sqrt(2))  # columns that stand for two modes
         twice[:: width // 2 if width % 2 == 0 else width] = 1  # 0 and, of an even width, the last stand for themselves
-        into, out = root / twice, root * twice / sigma_y**2
+        into, out = root / twice, root * (twice / sigma_y**2)
 
         def signal(u: Tensor) -> Tensor:
             return from_modes(into * torch.view_as_complex(u), width)
@@ -192,9 +192,8 @@ class Stationary(Covariance):
         def precondition(u: Tensor) -> Tensor:
             return torch.view_as_real(inverse * torch.view_as_complex(u))
 
-        return signal(
-            cg(lambda u: u + modes(A.normal(signal(u))), modes(A.adjoint(r)), precondition=precondition, tol=self.tol)
-        )
+        right = modes(A.adjoint(r))
+        return signal(cg(lambda u: modes(A.normal(signal(u))).add_(u), right, precondition=precondition, tol=self.tol))
 
     def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
         if A.ishape != A.oshape:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .base import Denoiser, per_row
 from .covariance import CELLS, Stationary, averaged, frequency_cells, opponent
@@ -125,11 +124,13 @@ class SpectralTable:
         Gains are solved for to a tenth, which is more than an average over pictures knows of one.
         """
         level = log_between(self.sigmas, self.spectra[x.shape[1]], sigma)  # (C, K, K)
-        H, W = x.shape[-2:]
-        rows, columns = (4 * f.abs() - 1 for f in (torch.fft.fftfreq(H), torch.fft.rfftfreq(W)))  # 0..1/2 -> -1..1
-        grid = torch.stack(torch.broadcast_tensors(columns[None], rows[:, None]), -1)
-        spectrum = F.grid_sample(level[None], grid[None], align_corners=True)[0].exp()
-        return Stationary(spectrum.to(x), tol=0.1)
+        rows, columns = (_hats(f) for f in (torch.fft.fftfreq(x.shape[-2]), torch.fft.rfftfreq(x.shape[-1])))
+        return Stationary((rows @ level @ columns.T).exp().to(x), tol=0.1)
+
+
+def _hats(f: Tensor) -> Tensor:
+    """Weights of the nodes of a table at frequencies `(N,)`, linear between them: `(N, CELLS + 1)`."""
+    return (1 - (2 * CELLS * f.abs()[:, None] - torch.arange(CELLS + 1)).abs()).clamp(min=0)
 
 
 def log_between(sigmas: Tensor, powers: Tensor, sigma: float) -> Tensor:

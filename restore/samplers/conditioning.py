@@ -28,8 +28,9 @@ def exact_draw(A: LinearOperator, sigma_y: float, y: Tensor, guess: Tensor, vari
 
     Perturb and solve (Papandreou and Yuille 2010): draw `x` and `y` from the joint law, then move by the difference.
     """
-    z = guess + math.sqrt(variance) * rng.normal(A.ishape, like=guess)
-    return z + A.pull(y + sigma_y * white_data(A, rng, guess) - A.forward(z), sigma_y**2 / variance)
+    z = guess.add(rng.normal(A.ishape, like=guess), alpha=math.sqrt(variance))
+    seen = y.add(white_data(A, rng, guess), alpha=sigma_y)
+    return z + A.pull(seen - A.forward(z), sigma_y**2 / variance)
 
 
 def white_data(A: LinearOperator, rng: Draws, like: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class FPS(ParticleSampler):
         before, after = ((problem.y + v).repeat_interleave(self.particles, 0) for v in (x.path, path))
         s2, s2_next = (sigma_y**2 + self.c**2 * v for v in (above, below))
         D, scale, carried = prior(x.x, sigma), prior.signal_std, sigma_y**2 / s2
-        ahead = self.everyone(problem).y - carried * before + A.forward(carried * x.x - D)
+        ahead = self.everyone(problem).y.sub(before, alpha=carried) - A.forward(D.sub(x.x, alpha=carried))
         r2 = sigma**2 * scale**2 / (sigma**2 + scale**2)
         log_psi = evidence(A, ahead, r2, sigma_y * math.sqrt(1 - carried)).reshape(x.log_w.shape)
         kept, log_w = resample(x.log_w + log_psi, self.ess_threshold, rng)
@@ -110,7 +110,10 @@ class FPS(ParticleSampler):
         was = x.before if x.before.m is None else x.before._replace(m=x.before.m[kept])
         mean, std = kernel(here, extrapolated(was, D, sigma, tau), sigma, tau)
         rho = s2_next / s2
-        left, noise = after - rho * before + A.forward(rho * here - mean), math.sqrt(s2_next * (1 - rho))
+        left, noise = (
+            after.sub(before, alpha=rho) - A.forward(mean.sub(here, alpha=rho)),
+            math.sqrt(s2_next * (1 - rho)),
+        )
         log_p = evidence(A, left, std**2, noise)
         there = mean + exact_draw(A, noise, left, torch.zeros_like(mean), std**2, Particles(rng, self.particles))
         return Filtered(there, log_w + log_p.reshape(log_w.shape), path, State(here, D, sigma))

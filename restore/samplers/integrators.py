@@ -66,13 +66,13 @@ def extrapolated(state: State, m: Tensor, sigma: float, tau: float) -> Tensor:
     if state.m is None or state.sigma is None:
         return m
     ratio = math.log(sigma / tau) / math.log(state.sigma / sigma)
-    return m + ratio / 2 * (m - state.m)
+    return state.m.lerp(m, 1 + ratio / 2)
 
 
 def kernel(x: Tensor, m: Tensor, sigma: float, tau: float) -> tuple[Tensor, float]:
     """Mean and standard deviation of `x'` in an ancestral step from `sigma` to `tau > 0`."""
     shrink = tau / sigma
-    return m + shrink**2 * (x - m), tau * math.sqrt(1 - shrink**2)
+    return m.lerp(x, shrink**2), tau * math.sqrt(1 - shrink**2)
 
 
 def run_down(

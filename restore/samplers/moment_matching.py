@@ -113,8 +113,8 @@ class MomentMatching(Guided):
             D, C = self.moments(*both(x, sigma, problem), prior)
             return D + self.temperature * C.sample(rng, D)
         D, C = self.moments(x, sigma, prior)
-        z = D + self.temperature * C.sample(rng, D)
-        y = problem.y + self.temperature * sigma_y * white_data(A, rng, z)
+        z = D.add(C.sample(rng, D), alpha=self.temperature)
+        y = problem.y.add(white_data(A, rng, z), alpha=self.temperature * sigma_y)
         return z + Times(C, self.inflation).gain(A, y - A.forward(z), sigma_y)
 
     def step(self, x: State, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> State:
@@ -123,7 +123,7 @@ class MomentMatching(Guided):
         tau, c = sigma_next, (sigma_next / sigma) ** self.alpha
         x0 = self.posterior_draw(x.x, sigma, problem, prior, rng)
         fresh = rng.normal(problem.operator.ishape, like=x0)
-        return State(x0 + c * tau / sigma * (x.x - x0) + tau * math.sqrt(1 - c**2) * fresh)
+        return State(x0.lerp(x.x, c * tau / sigma).add(fresh, alpha=tau * math.sqrt(1 - c**2)))
 
 
 def is_rotation(A: LinearOperator) -> bool:

@@ -1,0 +1,92 @@
+"""A segment of a recording as a problem: frames of frequencies, what of them was measured, and its noise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.base import Identity
+from operators.coloured import NMF
+from operators.image import Mask
+from operators.noise import Gaussian
+from operators.random import Draws
+from operators.speech import Gap, Reverb
+from operators.stft import ISTFT, STFT
+from restore.problem import Problem
+from restore.speech_damage import HOP, RATE, SpeechRequest, runs
+from restore.speech_prepare import WINDOW, PreparedSpeech
+from restore.tiles import Span
+
+# Noise of what counts as measured, in units of the speech, where none is given.
+EXACT = 1e-3
+# Numbers in frames for each sample: the noise of overlapping frames is the same noise.
+REDUNDANCY = 2 * (WINDOW // 2 + 1) / HOP
+# Share of the frames that are the quietest.
+QUIET = 0.1
+# Sounds that noise which is not white is made of.
+RANK = 4
+
+
+def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span, c: int) -> tuple[Problem, STFT]:
+    """The problem of one channel of a segment, and the transform whose frames its signal is.
+
+    Args:
+        y: the segment in units of the prior, `(1, 1, T)`.
+    """
+    damage, length = prepared.damage, y.shape[-1]
+    frames = STFT(length, WINDOW, HOP)
+    sigma = (request.noise or EXACT * float(prepared.scales[c])) / float(prepared.scales[c])
+    if damage.response is not None:
+        h = torch.from_numpy(damage.response)
+        frames = STFT(length + len(h) - 1, WINDOW, HOP)
+        white = Gaussian(sigma if request.noise else max(sigma, _floor(y)))
+        return Problem(y, Reverb(h, frames.length, "valid") @ ISTFT(frames.length, WINDOW, HOP), white), frames
+    if damage.missing is not None:
+        gaps = runs(_missing_low(prepared, span, c))
+        A = Gap((1, length), gaps) @ ISTFT(length, WINDOW, HOP) if gaps else ISTFT(length, WINDOW, HOP)
+        return Problem(A.forward(frames.forward(y)), A, Gaussian(sigma)), frames
+    Y = frames.forward(y)
+    if damage.cutoff is not None:
+        known = torch.arange(Y.shape[2]) < int(damage.cutoff / (RATE / 2) * Y.shape[2])
+        band = Mask(known[:, None].expand(Y.shape[2:]).clone(), channels=2)
+        return Problem(band.forward(Y), band, Gaussian(sigma)), frames
+    if request.noise is not None or request.settings["noise_prior"] is not None:
+        return Problem(Y, Identity(frames.oshape), Gaussian(sigma)), frames
+    return Problem(Y, Identity(frames.oshape), first_noise(Y, request.settings["seed"])), frames
+
+
+def first_noise(Y: Tensor, seed: int) -> NMF:
+    """Where EM begins, for frames `(1, 2, F, N)`: noise as strong in every frame as it is in the quietest."""
+    power = Y.double().square().mean((0, 1))  # (F, N)
+    loud = power.mean(0)
+    heard = power[:, loud > 1e-10 * loud.max()]  # digital silence tells nothing of the noise
+    floor = heard.quantile(QUIET, dim=1) / -math.log1p(-QUIET)  # as that of the power of Gaussian noise, to its mean
+    like = floor.sqrt()[:, None].expand(power.shape)[None, None].expand(1, 2, -1, -1)
+    return NMF.start(like, RANK, Draws(seed), redundancy=REDUNDANCY)
+
+
+def _floor(y: Tensor) -> float:
+    """The rms of the quietest tenth of the frames."""
+    blocks = y[..., : y.shape[-1] // HOP * HOP].reshape(-1, HOP).square().mean(1)
+    return float(blocks[blocks > 0].quantile(0.1).sqrt()) if bool((blocks > 0).any()) else 0.0
+
+
+def _missing_low(prepared: PreparedSpeech, span: Span, c: int) -> np.ndarray:
+    """Of the samples of a segment at 16 kHz, those that missing ones of the file have a part in."""
+    rate, missing = prepared.recording.rate, prepared.damage.missing
+    assert missing is not None
+    reach = 0 if rate == RATE else 2 * max(1, round(rate / RATE))
+    a, b = (round(n * rate / RATE) for n in (span.start, span.stop))
+    a, b = max(0, a - reach), min(prepared.recording.length, b + reach)
+    flags = np.zeros(span.stop - span.start, bool)
+    for first, last in runs(missing(a, b)[c]):
+        low = int((a + first - reach) * RATE / rate) - span.start
+        high = -int(-(a + last + reach) * RATE // rate) - span.start
+        flags[max(low, 0) : max(high, 0)] = True
+    if flags.all():
+        middle = len(flags) // 2
+        flags[middle : middle + 1] = False
+    return flags

@@ -1,0 +1,265 @@
+"""Speech that was damaged by rule, restored: classical methods and ours, one table for each task.
+
+    python tests/bench/speech.py --data ../shared/data --write README.md
+
+Noise: recordings of speakers that no prior has heard, each with a stretch of another real ambience, at five ratios of
+the power of speech to that of noise. Gaps, clipping, a narrow band, a room: the same recordings without noise. Ours go
+through the command `restore speech` as they come, file after file. What is scored lies in a folder, one row a file in
+`results.jsonl`; a run that was stopped goes on. Spectral gating, PESQ and ESTOI are there if `noisereduce`, `pesq` and
+`pystoi` are installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import classical_speech as classical
+import numpy as np
+import soundfile
+from report import write_between
+
+from restore.audio_metrics import estoi, log_spectral_distance, pesq, si_sdr
+from restore.beside import RECORD
+from restore.cli import main as restore_command
+from restore.priors.store import find_prior, shipped_priors
+
+RATE = 16_000
+SNRS = (-5, 0, 5, 10, 15)
+GAPS = (20, 50, 100)  # ms, one in every half second
+CLIPPED = (3, 10)  # dB, of what is left to what was cut off
+BAND = 4000  # Hz
+REVERBERATION = 0.4  # s until a room is 60 dB quieter
+Row = dict[str, Any]
+
+
+def recordings(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix in (".wav", ".flac", ".ogg"))
+
+
+def read(path: Path) -> np.ndarray:
+    x, rate = soundfile.read(path, dtype="float64")
+    assert rate == RATE and x.ndim == 1, f"{path}: one channel of {RATE} Hz is wanted"
+    return x
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of damage.
+
+    Attributes:
+        name: in folders and rows.
+        title: in tables.
+        options: of `restore speech`.
+        damaged: clean speech, its number -> what is measured.
+        methods: of classical restoration: measured, clean, number -> restored.
+    """
+
+    name: str
+    title: str
+    options: list[str]
+    damaged: Callable[[np.ndarray, int], np.ndarray]
+    methods: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]]
+
+
+def cases(noises: list[np.ndarray], response: np.ndarray, room: Path) -> Iterator[Case]:
+    gating = {"spectral gating (noisereduce)": lambda y, x, i: classical.gated(y)} if find_spec("noisereduce") else {}
+    for snr in SNRS:
+        yield Case(
+            f"noise_{snr}",
+            f"real noises, {snr} dB",
+            [],
+            lambda x, i, snr=snr: noisy(x, noises[i % len(noises)], snr, i),
+            {
+                **gating,
+                "Wiener, tracked noise": lambda y, x, i: classical.suppressed(y, False),
+                "log-MMSE, tracked noise": lambda y, x, i: classical.suppressed(y, True),
+            },
+        )
+    for ms in GAPS:
+        yield Case(
+            f"gap_{ms}",
+            f"gaps of {ms} ms, two a second",
+            ["--task", "gap"],
+            lambda x, i, ms=ms: emptied(x, gaps(len(x), ms)),
+            {"linear prediction": lambda y, x, i, ms=ms: classical.predicted(y, gaps(len(y), ms))},
+        )
+    for db in CLIPPED:
+        yield Case(
+            f"clip_{db}",
+            f"clipped, {db} dB",
+            ["--task", "declip"],
+            lambda x, i, db=db: np.clip(x, -clip_level(x, db), clip_level(x, db)),
+            {"A-SPADE": lambda y, x, i, db=db: classical.declipped(y, clip_level(x, db) * (1 - 1e-6))},
+        )
+    yield Case(
+        "band", f"nothing above {BAND} Hz", ["--task", "bandwidth", "--cutoff", str(BAND)],
+        lambda x, i: narrow(x), {},
+    )  # fmt: skip
+    yield Case(
+        "room",
+        f"a room of {REVERBERATION} s, known",
+        ["--task", "dereverb", "--response", str(room)],
+        lambda x, i: np.convolve(x, response)[: len(x)],
+        {"inverse filter, best in hindsight": lambda y, x, i: classical.inverted(y, response, x)},
+    )
+
+
+def noisy(x: np.ndarray, noise: np.ndarray, snr: float, i: int) -> np.ndarray:
+    start = int(np.random.default_rng(i).integers(max(1, len(noise) - len(x))))
+    n = np.resize(noise[start:], len(x))
+    return x + n * np.sqrt(np.square(x).mean() / np.square(n).mean()) * 10 ** (-snr / 20)
+
+
+def gaps(length: int, ms: int) -> list[tuple[int, int]]:
+    width = ms * RATE // 1000
+    return [(a, a + width) for a in range(RATE // 4, length - width - RATE // 10, RATE // 2)]
+
+
+def emptied(x: np.ndarray, spans: list[tuple[int, int]]) -> np.ndarray:
+    y = x.copy()
+    for a, b in spans:
+        y[a:b] = np.nan
+    return y
+
+
+def clip_level(x: np.ndarray, db: float) -> float:
+    """At which the power of the speech is `db` above that of what is cut off: by bisection."""
+    low, high = 0.0, float(np.abs(x).max())
+    for _ in range(50):
+        middle = (low + high) / 2
+        ratio = np.square(x).sum() / max(np.square(x - np.clip(x, -middle, middle)).sum(), 1e-30)
+        low, high = (middle, high) if 10 * np.log10(ratio) < db else (low, middle)
+    return high
+
+
+def narrow(x: np.ndarray) -> np.ndarray:
+    X = np.fft.rfft(x)
+    X[np.fft.rfftfreq(len(x), 1 / RATE) > BAND] = 0
+    return np.fft.irfft(X, len(x))
+
+
+def simulated_room() -> np.ndarray:
+    """Direct sound, then Gaussian noise that decays, as loud in all as the direct sound."""
+    t = np.arange(int(REVERBERATION * RATE)) / RATE
+    tail = np.random.default_rng(0).standard_normal(len(t)) * 10 ** (-3 * t / REVERBERATION)
+    tail[: RATE // 200] = 0
+    h = tail / np.linalg.norm(tail)
+    h[0] = 1
+    return h
+
+
+def scored(case: Case, x: np.ndarray, y: np.ndarray, estimate: np.ndarray) -> Row:
+    """Over the whole file; of gaps the SI-SDR is that within them."""
+    missing = ~np.isfinite(y)
+    one, truth = (estimate[missing], x[missing]) if missing.any() else (estimate, x)
+    row = {"si_sdr": si_sdr(one, truth), "lsd": log_spectral_distance(estimate, x)}
+    for name, score in (("pesq", pesq), ("estoi", estoi)):
+        try:
+            row[name] = score(estimate, x, RATE)
+        except ModuleNotFoundError:
+            row[name] = float("nan")
+    return row
+
+
+def ours(case: Case, files: list[Path], out: Path, prior: str, extra: list[str]) -> None:
+    told = ["speech", *map(str, files), "--prior", prior, *case.options, *extra, "-o", str(out), "--quiet"]
+    if restore_command(told):
+        raise SystemExit(1)
+
+
+def run(case: Case, clean: list[Path], work: Path, prior: str, forms: dict[str, list[str]]) -> list[Row]:
+    folder = work / case.name
+    (folder / "measured").mkdir(parents=True, exist_ok=True)
+    results = folder / "results.jsonl"
+    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = {(row["method"], row["file"]) for row in rows}
+    measured = []
+    for i, path in enumerate(clean):
+        measured.append(folder / "measured" / f"{path.stem}.wav")
+        soundfile.write(measured[-1], case.damaged(read(path), i), RATE, subtype="FLOAT")
+
+    def kept(method: str, path: Path, estimate: np.ndarray, x: np.ndarray, y: np.ndarray, seconds: float) -> None:
+        row = {"case": case.name, "method": method, "file": path.stem, "rtf": seconds / (len(x) / RATE)}
+        rows.append(row | scored(case, x, y, estimate))
+        with results.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+
+    for i, (path, source) in enumerate(zip(clean, measured, strict=True)):
+        x, y = read(path), read(source)
+        for method, restored in {"measured": lambda y, x, i: np.nan_to_num(y), **case.methods}.items():
+            if (method, path.stem) not in done:
+                start = time.perf_counter()
+                estimate = restored(y, x, i)
+                kept(method, path, estimate, x, y, time.perf_counter() - start)
+    for form, extra in forms.items():
+        method = f"**{form}**"
+        wanted = [(p, m) for p, m in zip(clean, measured, strict=True) if (method, p.stem) not in done]
+        if not wanted:
+            continue
+        out = folder / form.replace(" ", "_")
+        ours(case, [m for _, m in wanted], out, prior, extra)
+        for path, source in wanted:
+            restored_file = out / f"{source.stem}.wav"
+            record = json.loads(restored_file.with_suffix(RECORD).read_text())
+            kept(method, path, read(restored_file), read(path), read(source), record["result"]["seconds"])
+    order = {path.stem: i for i, path in enumerate(clean)}
+    return [row for row in rows if row["file"] in order]
+
+
+def table(case: Case, rows: list[Row]) -> str:
+    lines = [
+        f"**{case.title}**",
+        "",
+        "| method | SI-SDR (dB) | LSD (dB) | PESQ | ESTOI | RTF |",
+        "|---" + "|--:" * 5 + "|",
+    ]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        cells = []
+        for name, form in (("si_sdr", ".1f"), ("lsd", ".1f"), ("pesq", ".2f"), ("estoi", ".3f")):
+            values = [row[name] for row in mine if np.isfinite(row[name])]
+            cells.append(f"{fmean(values):{form}} ± {pstdev(values):{form}}" if values else "")
+        lines.append(f"| {method} | " + " | ".join(cells) + f" | {fmean(r['rtf'] for r in mine):.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with speech/ and noise/")
+    parser.add_argument("--speech", default="speech/test", help="clean recordings, in it")
+    parser.add_argument("--noise", default="noise/test", help="noises, in it")
+    parser.add_argument("--prior", default="speech-16k")
+    parser.add_argument("--noise-prior", help="folder of a prior on noises, for another row")
+    parser.add_argument("--cases", help="comma-separated beginnings of their names: noise, gap_20, clip, band, room")
+    parser.add_argument("--files", type=int, help="recordings, for a quick look")
+    parser.add_argument("--work", type=Path, default=Path("outputs/bench/speech"))
+    parser.add_argument("--write", type=Path, help="put the tables between the markers of this file")
+    args = parser.parse_args()
+
+    clean = recordings(args.data / args.speech)[: args.files]
+    noises = [read(path) for path in recordings(args.data / args.noise)]
+    prior = args.prior if args.prior in shipped_priors() else str(find_prior(args.prior).absolute())
+    args.work.mkdir(parents=True, exist_ok=True)
+    response, room = simulated_room(), (args.work / "room.wav").absolute()
+    soundfile.write(room, response, RATE, subtype="FLOAT")
+    learnt = {"restore speech, noise learnt": ["--noise-prior", args.noise_prior]} if args.noise_prior else {}
+    parts = []
+    for case in cases(noises, response, room):
+        if args.cases is None or case.name.startswith(tuple(args.cases.split(","))):
+            forms = {"restore speech": [], **(learnt if not case.options else {})}
+            parts.append(table(case, run(case, clean, args.work, prior, forms)))
+            print(parts[-1], flush=True)
+    if args.write:
+        write_between(args.write, "speech", "\n" + "\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
