@@ -17,11 +17,12 @@ from restore.cli.scanning import fits, tried
 from restore.modalities.mri import fft2
 from restore.problem import Problem
 from restore.samplers.ddnm import DDNM
-from restore.scan_full import body_of
-from restore.scan_interval import half_width, kind_of, predicted
+from restore.scan_full import body_of, scanned
+from restore.scan_interval import kind_of, predicted
+from restore.scan_judge import judged_slice
 from restore.scan_pose import Slice
 from restore.scan_trial import left_out, trial
-from restore.uncertainty.calibration import Calibration, spread
+from restore.uncertainty.calibration import Calibration, Condition, normal_factor, spread
 
 nibabel = pytest.importorskip("nibabel")
 FEW = ["--steps", "4", "prior._target_=standin.Local", "--samples", "3"]
@@ -118,11 +119,19 @@ def test_half_widths_of_anatomy_and_noise_add_up_as_variances():
     draws = np.stack([(1 + 0.1 * i) * head() for i in (-1, 0, 1)])
     raw = SimpleNamespace(entry=None, level=None)
     _, half = predicted(s, draws, raw)
-    apart = half_width(raw, np.abs(draws).std(0, ddof=1), 1.0)
-    noise = 1.645 * 0.3 * (1 - LINES.mean()) ** 0.5  # where the signal is strong
-    bright = np.abs(head()) > 0.9
-    np.testing.assert_allclose(half[bright], np.hypot(apart[bright] * (1 - LINES.mean()), noise), rtol=0.35)
-    assert half.min() > 0.5 * noise and predicted(s, draws[:1], raw)[1] is None
+    each, variance = scanned(s, draws)
+    wanted = normal_factor(0.9) * np.sqrt(each.var(0, ddof=1) + variance.mean(0))
+    np.testing.assert_allclose(half, wanted, rtol=1e-4)
+    assert predicted(s, draws[:1], raw)[1] is None
+
+
+def test_only_pixels_of_the_body_are_judged():
+    s, truth, rng = posed(LINES, 0.1, head()), head(), np.random.default_rng(0)
+    draws = truth + 0.02 * rng.standard_normal((4, *SHAPE))
+    condition = Condition("mri", "lines left out, one coil", 0.5, 0.1, 4, {}, "p")
+    right = judged_slice(condition, s, draws, truth, 0.9)
+    wrong = judged_slice(condition, s, np.where(body_of(np.abs(truth)), draws, 5), truth, 0.9)
+    assert wrong.raw == right.raw > 0.4
 
 
 @pytest.mark.parametrize(("used", "kind"), [
@@ -163,5 +172,5 @@ def test_a_trial_tells_a_prior_that_helps_from_one_that_harms():
 def test_what_is_said_of_a_trial():
     result = {"surprise": 1.0, "worse": False, "missed": 0.43, "without": 1.02}
     assert "no sign that it does not fit" in fits(result)
-    assert "predicts 57 % of the signal of lines that were left out, without a prior 0 %" in tried(result)
+    assert "predicts 57 % of the signal of lines kept from it, without a prior 0 %" in tried(result)
     assert "does NOT seem to fit: it predicts what was measured worse" in fits({**result, "worse": True})

@@ -243,6 +243,6 @@ def fits(result: Record) -> str:
 
 
 def tried(result: Record) -> str:
-    """How the trial on lines that were left out went."""
+    """How the trial on lines that were kept from it went."""
     shares = (f"{100 * min(max(1 - result[name], 0), 1):.0f} %" for name in ("missed", "without"))
-    return "in a trial it predicts {} of the signal of lines that were left out, without a prior {}".format(*shares)
+    return "in a trial it predicts {} of the signal of lines kept from it, without a prior {}".format(*shares)
