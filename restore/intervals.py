@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,15 @@ NONE = "none"
 CLIPPED = 0.1
 # A hole is where missing pixels are further than so many from any measured one.
 _REACH = 2
+
+
+class Asking(Protocol):
+    """What a request says of calibrations."""
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+    @property
+    def calibration(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -67,23 +76,38 @@ def interval(prepared: Prepared, request: Request, draws: int) -> Interval:
     Raises:
         InputError: the calibration cannot be read.
     """
+    found = serving(request, condition(prepared, request, draws))
+    share = clipped(prepared)
+    if found.entry is not None and share > CLIPPED:
+        cut = f"{share:.0%} of the pixels are black or white, where noise was cut off"
+        return Interval(None, None, f"{_name(request)} does not fit: {cut}")
+    return found
+
+
+def serving(request: Asking, wanted: Condition) -> Interval:
+    """The interval that serves a condition: of the request's calibration, of the one beside the weights, or none.
+
+    Raises:
+        InputError: the calibration cannot be read.
+    """
     if request.calibration == NONE:
         return Interval(None, None, "calibration turned off")
     path = chosen(request)
     if path is None:
         return Interval(None, None, "this prior has no calibration: `restore calibrate` makes one")
     calibration = Calibration.load(path)
-    name = path.name if request.calibration else f"the calibration of {request.settings['prior']['name']}"
-    entry = calibration.find(condition(prepared, request, draws))
+    entry = calibration.find(wanted)
     if isinstance(entry, str):
-        return Interval(None, None, f"{name} does not fit: {entry}")
-    share = clipped(prepared)
-    if share > CLIPPED:
-        cut = f"{share:.0%} of the pixels are black or white, where noise was cut off"
-        return Interval(None, None, f"{name} does not fit: {cut}")
+        return Interval(None, None, f"{_name(request)} does not fit: {entry}")
     c = entry.condition
     on = f"{entry.pictures} pictures, {c.kind}, noise {c.sigma:.3g}, {c.draws} draws"
-    return Interval(entry, calibration.level, f"{entry.factor:.3g} times the spread, by {name}: {on}")
+    return Interval(entry, calibration.level, f"{entry.factor:.3g} times the spread, by {_name(request)}: {on}")
+
+
+def _name(request: Asking) -> str:
+    if request.calibration:
+        return Path(request.calibration).name
+    return f"the calibration of {request.settings['prior']['name']}"
 
 
 def clipped(prepared: Prepared) -> float:
@@ -120,7 +144,7 @@ def prior_checksum(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def chosen(request: Request) -> Path | None:
+def chosen(request: Asking) -> Path | None:
     """The file of a request's calibration, or the one beside its prior's weights; `None` without one, or if refused."""
     if request.calibration is not None:
         return None if request.calibration == NONE else Path(request.calibration)

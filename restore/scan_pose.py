@@ -53,6 +53,11 @@ class Slice:
     alone: np.ndarray
     truth: np.ndarray | None
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation per real number, in the units of the file."""
+        return self.problem.linear_gaussian[1] * self.scale
+
     def images(self, samples: Tensor) -> np.ndarray:
         """Draws `(sample, 2, y, x)` as complex images in the units of the file, `(sample, y, x)`.
 

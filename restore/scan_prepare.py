@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from restore.errors import InputError
+from restore.intervals import NONE
 from restore.jobs import Job, Tools, sha256
 from restore.modalities.mri import Scan, read_maps, read_mask, read_scan
 from restore.scan_noise import noise_of
@@ -26,6 +27,7 @@ class ScanRequest:
         coils: `espirit`, or a file of maps.
         mask: a file that says what was sampled.
         slices: `first`, `after the last`, or all.
+        calibration: a file of `restore calibrate`, `none`, or `None` for the one beside the prior's weights.
     """
 
     settings: dict[str, Any]
@@ -41,10 +43,12 @@ class ScanRequest:
     slices: tuple[int, int] | None = None
     draws: int = 4
     verb: str = "mri"
+    calibration: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """All that decides the result besides the scan, as plain data; files by their contents."""
-        files = {n: f for n in ("coils", "mask", "phase") if (f := getattr(self, n)) and f != ESPIRIT}
+        named = ("coils", "mask", "phase", "calibration")
+        files = {n: f for n in named if (f := getattr(self, n)) and f not in (ESPIRIT, NONE)}
         return {**asdict(self), **{f"{n}_sha256": sha256(Path(f)) for n, f in files.items()}}
 
 

@@ -13,15 +13,17 @@ import numpy as np
 import torch
 
 from restore import __version__, beside
+from restore.intervals import Interval
 from restore.jobs import Job
 from restore.modalities.mri_write import suffix_of, write_volume
 from restore.records import Record, complete, hold, machine, pinned, remove, what_it_is
 from restore.report import nice_ceiling, panel
+from restore.scan_full import body_of
+from restore.scan_interval import half_width
 from restore.scan_pose import Slice, misfit, pose, predict
 from restore.scan_prepare import PreparedScan, ScanRequest
 from restore.scan_workshop import Told, Workshop
 from restore.scans import peak_psnr
-from restore.uncertainty.calibration import HONESTLY
 
 # Decades of k-space that are shown, from its largest value down.
 _DECADES = 4.0
@@ -39,11 +41,12 @@ def side_files(job: Job, request: ScanRequest) -> list[Path]:
 
 def write_scan(
     prepared: PreparedScan, request: ScanRequest, workshop: Workshop, told: Sequence[Told], device: torch.device,
-    argv: list[str], truth: np.ndarray | None,
+    argv: list[str], truth: np.ndarray | None, interval: Interval,
 ) -> Record:  # fmt: skip
     """Write everything and the record; returns the record.
 
     Args:
+        interval: what the spread of the draws is taken for.
         truth: the true images of all slices, `(slice, y, x)`, to score the result by.
 
     Raises:
@@ -51,10 +54,11 @@ def write_scan(
     """
     job, output = prepared.job, prepared.job.output
     old = hold(job, side_files(job, request))
-    notes = _volumes(prepared, request, workshop)
+    volume = _Volume(prepared, workshop, told, interval)
+    notes = _volumes(volume, request)
     if truth is not None:
-        told = _scored(prepared, workshop, told, truth)
-    notes += _pictures(prepared, request, workshop, told, truth)
+        told = _scored(volume, told, truth)
+    notes += _pictures(volume, request, told, truth)
     files = [path.name for path in side_files(job, request)[1:]]
     remove(job, old.difference(files))
     record: Record = {
@@ -64,12 +68,11 @@ def write_scan(
         "noise": {"sigma": prepared.sigma, "estimated": prepared.estimated},
         "result": {**_result(request, told), "noise": _relative(prepared.sigma, told)},
         "slices": [vars(t) for t in told],
-        "interval": {"is": HONESTLY, "why": "no calibration for scans"},
+        "interval": interval.record(),
         "files": files,
         "machine": machine(device),
         "notes": [*prepared.notes, *notes],
     }
-    volume = _Volume(prepared, workshop)
     volume.write(output, volume.mean, window=(0.0, volume.top), written=lambda path: complete(job, record, path))
     workshop.close()
     return record
@@ -78,8 +81,8 @@ def write_scan(
 class _Volume:
     """The slices of a workshop as volumes in files."""
 
-    def __init__(self, prepared: PreparedScan, workshop: Workshop):
-        self.prepared, self.workshop = prepared, workshop
+    def __init__(self, prepared: PreparedScan, workshop: Workshop, told: Sequence[Told], interval: Interval):
+        self.prepared, self.workshop, self.told, self.interval = prepared, workshop, told, interval
         self.shape = (len(prepared.chosen), *prepared.scan.shape)
         self.top = nice_ceiling(float(self.mean(len(prepared.chosen) // 2).max()))
 
@@ -90,8 +93,12 @@ class _Volume:
     def mean(self, n: int) -> np.ndarray:
         return np.abs(self.samples(n)).mean(0)
 
-    def std(self, n: int) -> np.ndarray:
-        return np.abs(self.samples(n)).std(0, ddof=1)
+    def spread(self, n: int) -> np.ndarray:
+        """Half-width of the interval of each pixel, or the standard deviation if there is no calibration."""
+        std = np.abs(self.samples(n)).std(0, ddof=1)
+        if self.interval.entry is None or self.told[n].empty:
+            return std
+        return half_width(self.interval, std, self.told[n].scale)
 
     def magnitude(self, n: int, i: int) -> np.ndarray:
         """Of draw `i`."""
@@ -112,9 +119,10 @@ class _Volume:
         )  # fmt: skip
 
 
-def _volumes(prepared: PreparedScan, request: ScanRequest, workshop: Workshop) -> list[str]:
+def _volumes(volume: _Volume, request: ScanRequest) -> list[str]:
     """Phase, spread and draws; how to read them."""
-    job, volume, suffix = prepared.job, _Volume(prepared, workshop), str(suffix_of(prepared.job.output))
+    job, interval = volume.prepared.job, volume.interval
+    suffix = str(suffix_of(job.output))
     phase, spread = job.beside("_phase" + suffix), job.beside("_std" + suffix)
     png = suffix == ".png"
     volume.write(phase, volume.phase, window=(-np.pi, np.pi))
@@ -123,10 +131,10 @@ def _volumes(prepared: PreparedScan, request: ScanRequest, workshop: Workshop) -
         notes.append(f"{job.output.name}: magnitude; black is 0, white (65535) is {volume.top:g}")
     if request.draws < 2:
         return notes
-    top = nice_ceiling(float(volume.std(0).max())) if png else 1.0
-    volume.write(spread, volume.std, window=(0.0, top))
+    top = nice_ceiling(float(volume.spread(0).max())) if png else 1.0
+    volume.write(spread, volume.spread, window=(0.0, top))
     white = f"; black is 0, white (65535) is {top:g}" if png else ""
-    notes.append(f"{spread.name}: standard deviation of the magnitude; {HONESTLY}{white}")
+    notes.append(f"{spread.name}: {_called(interval)} of the magnitude{white}; {interval.words} ({interval.why})")
     if png:
         for i in range(request.draws):
             path = job.beside(f"_sample-{i + 1:02d}.png")
@@ -136,15 +144,17 @@ def _volumes(prepared: PreparedScan, request: ScanRequest, workshop: Workshop) -
     return notes
 
 
-def _pictures(
-    prepared: PreparedScan, request: ScanRequest, workshop: Workshop, told: Sequence[Told], known: np.ndarray | None
-) -> list[str]:
+def _called(interval: Interval) -> str:
+    return "standard deviation" if interval.entry is None else "half-width of the interval"
+
+
+def _pictures(volume: _Volume, request: ScanRequest, told: Sequence[Told], known: np.ndarray | None) -> list[str]:
     """Panel and check in k-space of the middle one of the slices that hold data; which one."""
+    prepared = volume.prepared
     full = [n for n, t in enumerate(told) if not t.empty]
     n = full[len(full) // 2]
     posed = pose(prepared, request, prepared.chosen[n])
     assert posed is not None
-    volume = _Volume(prepared, workshop)
     job, samples = prepared.job, volume.samples(n)
     scale = float(np.quantile(np.abs(posed.alone), 0.995))  # so that white is the same in all pictures
     shown: list[tuple[str, np.ndarray]] = [
@@ -153,7 +163,7 @@ def _pictures(
         *((f"draw {i + 1}", np.abs(x)[None] / scale) for i, x in enumerate(samples[:2]) if request.draws > 1),
     ]
     if request.draws > 1:
-        shown.append((f"standard deviation\n{HONESTLY}", volume.std(n) / scale))
+        shown.append((f"{_called(volume.interval)}\n{volume.interval.words}", volume.spread(n) / scale))
     whole = posed.truth if known is None else known[prepared.chosen[n]]
     if whole is not None:
         truth = np.abs(whole)
@@ -208,13 +218,21 @@ def _gridded(prepared: PreparedScan, values: np.ndarray) -> np.ndarray:
     return np.sqrt(total / np.maximum(count, 1))
 
 
-def _scored(prepared: PreparedScan, workshop: Workshop, told: Sequence[Told], truth: np.ndarray) -> list[Told]:
-    """What is told of the slices, with their PSNR against a truth."""
-    volume, chosen = _Volume(prepared, workshop), prepared.chosen
+def _scored(volume: _Volume, told: Sequence[Told], truth: np.ndarray) -> list[Told]:
+    """What is told of the slices, held against a truth."""
     return [
-        t if t.empty else replace(t, psnr=peak_psnr(volume.mean(n), np.abs(truth[chosen[n]])))
+        t if t.empty else replace(t, shown_psnr=None, **_against(volume, n, np.abs(truth[volume.prepared.chosen[n]])))
         for n, t in enumerate(told)
     ]
+
+
+def _against(volume: _Volume, n: int, truth: np.ndarray) -> dict[str, Any]:
+    mean, each = volume.mean(n), np.abs(volume.samples(n))
+    found: dict[str, Any] = {"psnr": peak_psnr(mean, truth), "covered": None}
+    if len(each) > 1:
+        half = half_width(volume.interval, each.std(0, ddof=1), volume.told[n].scale)
+        found["covered"] = float((np.abs(truth - mean) <= half)[body_of(truth)].mean())
+    return found
 
 
 def _relative(sigma: float, told: Sequence[Told]) -> float:
@@ -236,7 +254,12 @@ def _result(request: ScanRequest, told: Sequence[Told]) -> Record:
         "left_out_fit": over("left_out_fit", 2),
         "expected_fit": over("expected_fit", 2),
         "surprise": over("surprise"),
+        "missed": over("missed"),
+        "without": over("without"),
+        "worse": any(t.worse for t in full),
         "psnr": over("psnr"),
+        "shown_psnr": over("shown_psnr"),
+        "covered": over("covered"),
         "kept": over("kept"),
         "nfe": over("nfe"),
         "backward": over("backward"),

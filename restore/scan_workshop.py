@@ -29,7 +29,11 @@ class Told:
         left_out_fit: `||y - A mean|| / (sigma sqrt(m))` on points that were measured and left out.
         expected_fit: what it would be if the spread of the draws were right.
         surprise: how much worse the prior denoises the result than what it was trained on; 1 where it fits.
+        missed, without, worse: those of `restore.scan_trial`, of one slice of the scan.
         psnr: of the mean magnitude against the picture of all data, whose largest value is the peak.
+        shown_psnr: against it too, of what the draws say that a full scan would have shown, noise and all.
+        covered: share of the pixels of the body at which that picture is within the interval of what it would show; of
+            a truth that was given, within the interval around the mean.
     """
 
     empty: bool
@@ -43,7 +47,12 @@ class Told:
     left_out_fit: float | None = None
     expected_fit: float | None = None
     surprise: float | None = None
+    missed: float | None = None
+    without: float | None = None
+    worse: bool | None = None
     psnr: float | None = None
+    shown_psnr: float | None = None
+    covered: float | None = None
 
 
 class Workshop:

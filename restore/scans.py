@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from operators.masks import centre_block
 from operators.random import generator
-from restore.core import restore
+from restore.core import Restoration, restore
 from restore.engine import PIXELS_AT_ONCE, Progress, part_of
 from restore.errors import InputError
+from restore.intervals import Interval
 from restore.jobs import Tools
 from restore.priors.base import Denoiser
 from restore.priors.covariance import Covariance
 from restore.problem import Problem
 from restore.samplers.base import SamplerError
+from restore.scan_full import body_of
+from restore.scan_interval import predicted, scan_interval
 from restore.scan_pose import Slice, pose, predict
 from restore.scan_prepare import PreparedScan, ScanRequest
+from restore.scan_trial import trial
 from restore.scan_workshop import Told, Workshop
 
 # Noise at which a finished picture is denoised to see whether the prior knows its kind, in the prior's units.
@@ -26,39 +33,61 @@ PROBE = 0.1
 
 def execute_scan(
     prepared: PreparedScan, request: ScanRequest, tools: Tools, workshop: Workshop, progress: Progress
-) -> list[Told]:
-    """Restore the slices that are not finished yet, one after another; what is told of all.
+) -> tuple[list[Told], Interval]:
+    """Restore the slices that are not finished yet, one after another; what is told of all, and what their spread is.
 
     Raises:
-        InputError: a slice cannot be used, or the sampler cannot do it.
+        InputError: a slice cannot be used, or the sampler cannot do it; all are zero.
     """
     total, found = len(prepared.chosen), []
+    middle, posed = middle_slice(prepared, request)
+    interval = scan_interval(prepared, request, posed)
     for n, i in enumerate(prepared.chosen):
         told = workshop.told(i)
         if told is None:
-            samples, told = _restored(prepared, request, tools, i, part_of(progress, n, total))
+            here = posed if i == middle else pose(prepared, request, i)
+            if here is None:
+                samples, told = np.zeros((request.draws, *prepared.scan.shape), np.complex64), Told(empty=True)
+            else:
+                result = drawn(prepared, request, tools, i, here, part_of(progress, n, total))
+                samples = here.images(result.samples).astype(np.complex64)
+                told = _told(prepared, tools, i, here, result, samples, interval)
+                if i == middle and (tried := trial(posed, tools, request.settings["seed"])) is not None:
+                    told = replace(told, **asdict(tried))
             workshop.save(i, samples, told)
         found.append(told)
         progress((n + 1) / total)
-    if all(told.empty for told in found):
-        raise InputError(prepared.scan.path, "all slices are zero", "measured k-space", "check how it was saved")
-    return found
+    return found, interval
 
 
-def _restored(
-    prepared: PreparedScan, request: ScanRequest, tools: Tools, i: int, progress: Progress
-) -> tuple[np.ndarray, Told]:
-    posed = pose(prepared, request, i)
-    if posed is None:
-        return np.zeros((request.draws, *prepared.scan.shape), np.complex64), Told(empty=True)
+def middle_slice(prepared: PreparedScan, request: ScanRequest) -> tuple[int, Slice]:
+    """Of the slices that hold data, the one nearest to the middle, posed.
+
+    Raises:
+        InputError: none holds data, or it cannot be used.
+    """
+    chosen = prepared.chosen
+    for i in sorted(chosen, key=lambda i: abs(i - chosen[len(chosen) // 2])):
+        if (posed := pose(prepared, request, i)) is not None:
+            return i, posed
+    raise InputError(prepared.scan.path, "all slices are zero", "measured k-space", "check how it was saved")
+
+
+def drawn(
+    prepared: PreparedScan, request: ScanRequest, tools: Tools, i: int, posed: Slice, progress: Progress
+) -> Restoration:
+    """The draws of a slice, in units of the prior.
+
+    Raises:
+        InputError: the sampler cannot do it.
+    """
     p, device = posed.problem, tools.device
-    problem = Problem(p.y.to(device), p.operator.to(device), p.noise)
     chunk = max(1, PIXELS_AT_ONCE // int(np.prod(prepared.scan.shape)))
     chunks = -(-request.draws // chunk)
     calls = iter(range(1, 1 << 30))
     try:
-        result = restore(
-            problem,
+        return restore(
+            Problem(p.y.to(device), p.operator.to(device), p.noise),
             tools.prior,
             tools.sampler,
             num_samples=request.draws,
@@ -70,9 +99,14 @@ def _restored(
     except SamplerError as error:
         cure = "try --noise, or another --sampler"
         raise InputError(prepared.scan.path, f"slice {i}: {error}", "numbers that stay finite", cure) from error
-    draws = posed.images(result.samples)
+
+
+def _told(
+    prepared: PreparedScan, tools: Tools, i: int, posed: Slice, result: Restoration, draws: np.ndarray,
+    interval: Interval,
+) -> Told:  # fmt: skip
     block = None if posed.used is None else centre_block(torch.from_numpy(posed.used))
-    told = Told(
+    return Told(
         empty=False,
         scale=posed.scale,
         data_fit=float(result.residual().double().square().mean().sqrt()),
@@ -82,13 +116,24 @@ def _restored(
         kept=1.0 if posed.used is None else float(posed.used.mean()),
         centre=(0, 0) if block is None else tuple(s.stop - s.start for s in block),  # type: ignore[arg-type]
         surprise=surprise(tools.prior, result.mean[None], (prepared.sha256, i)),
-        psnr=None if posed.truth is None else peak_psnr(np.abs(draws).mean(0), np.abs(posed.truth)),
         **_left_out(posed, draws, prepared.sigma),
+        **_of_full_scan(posed, draws, interval),
     )
-    return draws.astype(np.complex64), told
 
 
-def _left_out(posed: Slice, draws: np.ndarray, sigma: float) -> dict[str, float]:
+def _of_full_scan(posed: Slice, draws: np.ndarray, interval: Interval) -> dict[str, Any]:
+    """The draws against the picture of all data, where those are complete."""
+    if posed.truth is None:
+        return {}
+    truth = np.abs(posed.truth)
+    mean, half = predicted(posed, draws, interval)
+    found = {"psnr": peak_psnr(np.abs(draws).mean(0), truth), "shown_psnr": peak_psnr(mean, truth)}
+    if half is not None:
+        found["covered"] = float((np.abs(truth - mean) <= half)[body_of(truth, posed.noise)].mean())
+    return found
+
+
+def _left_out(posed: Slice, draws: np.ndarray, sigma: float) -> dict[str, Any]:
     """How well the draws predict what was measured and left out."""
     if posed.left_out is None or not posed.left_out.any():
         return {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from restore.errors import InputError
@@ -18,12 +19,13 @@ from restore.uncertainty.calibration import (
     pictures_needed,
 )
 
+from . import scanning
 from .comparing import posed, read_recipe, true_picture
 from .options import UsageError, split_overrides
-from .planning import check_writable
+from .planning import check_writable, counterpart
 from .restoring import drawing, undoing
-from .settings import settings
-from .working import restored
+from .settings import Plain, settings
+from .working import restored, tools
 
 DRAWS = 8
 
@@ -35,40 +37,35 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         raise UsageError("name one folder that `restore simulate` made")
     meas, out, level = Path(folders[0]), Path(options.output), options.level
     recipe = read_recipe(meas)
-    composed = settings([*undoing(recipe["verb"], recipe["options"]), *drawing(options), *overrides])
+    scans = recipe["verb"] == "mri"
+    words = scanning.preset(options) if scans else [*undoing(recipe["verb"], recipe["options"]), *drawing(options)]
+    composed = settings([*words, *overrides])
     draws = composed["samples"] or DRAWS
     if draws < 2:
         raise UsageError("one draw has no spread: give --samples 8, for example")
     check_writable(out.parent)
 
-    from restore.intervals import CLIPPED, clipped
-    from restore.scoring import judged
-
     before = _before(out, level)
-    if len(recipe["files"]) < pictures_needed(level):
+    there = sum(entry.get("slices", 1) for entry in recipe["files"])
+    if there < pictures_needed(level):
         raise UsageError(
             f"the level {level:g} needs at least {pictures_needed(level)} pictures whose truth is known, and {meas} "
-            f"has {len(recipe['files'])}: measure more, or give a lower --level"
+            f"has {there}: measure more, or give a lower --level"
         )
     counts = [k for k in (2**i for i in range(1, 20)) if k < draws] + [draws]
     found: dict[int, list[Judged]] = {k: [] for k in counts}
     failed = 0
+    each = _scan if scans else _picture
     for entry in recipe["files"]:
         try:
-            truth = true_picture(entry, options.ref)
-            job, request = posed(meas, entry, recipe, composed, options, draws)
-            with restored(job, request) as (prepared, outcome):
-                if (share := clipped(prepared)) > CLIPPED:
-                    print(f"{job.source.name}: left out, {share:.0%} of its pixels are black or white", flush=True)
-                    continue
-                for k in counts:
-                    found[k].append(judged(prepared, outcome, request, truth, k, level))
+            for name, rows in each(meas, entry, recipe, composed, options, counts):
+                for k, row in rows.items():
+                    found[k].append(row)
+                spread, raw = rows[draws].spread, rows[draws].raw
+                print(f"{name}: spread {spread:.3f}, its {100 * level:g} % covers {raw:.3f}", flush=True)
         except InputError as error:
             print(f"restore: {error}", file=sys.stderr)
             failed += 1
-            continue
-        last = found[draws][-1]
-        print(f"{job.source.name}: spread {last.spread:.3f}, its {100 * level:g} % covers {last.raw:.3f}", flush=True)
     entries = []
     for k in counts:
         try:
@@ -81,6 +78,45 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     print("\n" + summary(entries, level))
     print(f"wrote {out}; use it with --samples {draws} --calibration {out}")
     return 1 if failed else 0
+
+
+def _picture(
+    meas: Path, entry: Plain, recipe: Plain, composed: Plain, options: argparse.Namespace, counts: Sequence[int]
+) -> Iterator[tuple[str, dict[int, Judged]]]:
+    """A picture held against its truth, by number of draws; nothing where too much of it is black or white."""
+    from restore.intervals import CLIPPED, clipped
+    from restore.scoring import judged
+
+    truth = true_picture(entry, options.ref)
+    job, request = posed(meas, entry, recipe, composed, options, counts[-1])
+    with restored(job, request) as (prepared, outcome):
+        if (share := clipped(prepared)) > CLIPPED:
+            print(f"{job.source.name}: left out, {share:.0%} of its pixels are black or white", flush=True)
+            return
+        yield job.source.name, {k: judged(prepared, outcome, request, truth, k, options.level) for k in counts}
+
+
+def _scan(
+    meas: Path, entry: Plain, recipe: Plain, composed: Plain, options: argparse.Namespace, counts: Sequence[int]
+) -> Iterator[tuple[str, dict[int, Judged]]]:
+    """The slices of a scan held against their truth, by number of draws; empty ones are left out."""
+    from restore.scan_judge import judged_scan
+    from restore.scan_prepare import ScanRequest
+
+    from .printing import Bar
+
+    name = Path(entry["scan"]).name
+    truth = meas / "truths" / name if options.ref is None else counterpart(Path(options.ref), Path(name))
+    # In units of the brightness of each slice, as `simulate` takes it.
+    sigma = None if options.noise == "auto" else composed["noise"].get("sigma", recipe["noise"])
+    kit, bar = tools(json.dumps(composed)), Bar(name, quiet=False)
+    try:
+        request = ScanRequest(settings=composed)
+        for i, rows in judged_scan(meas / "scans" / name, truth, request, kit, options.level, counts, sigma, bar):
+            bar.close()
+            yield f"{name}, slice {i}", rows
+    finally:
+        bar.close()
 
 
 def summary(entries: Sequence[Entry], level: float) -> str:

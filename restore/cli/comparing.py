@@ -30,6 +30,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     meas = Path(folders[0])
     calibration = calibration_named(options.calibration)
     recipe = read_recipe(meas)
+    if recipe["verb"] == "mri":
+        raise UsageError(f"{meas} holds scans: restore them one by one by `restore mri`, with --ref")
     known, tuned = names("sampler"), OPERATORS[recipe["verb"]]
     samplers = options.samplers.split(",") if options.samplers else [options.sampler] if options.sampler else []
     samplers = samplers or [n for n in known if (config_dir() / f"recipe/{tuned}_{n}.yaml").is_file()] or known
@@ -79,12 +81,11 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
 
 
 def read_recipe(meas: Path) -> dict[str, Any]:
+    """What `restore simulate` wrote of a folder. Raises UsageError where it wrote nothing."""
     try:
-        recipe = json.loads((meas / RECIPE).read_text())
-        if recipe["verb"] == "mri":
-            raise UsageError(f"{meas} holds scans: restore them one by one by `restore mri`, with --ref")
-        return recipe
-    except (OSError, ValueError) as error:
+        recipe: dict[str, Any] = json.loads((meas / RECIPE).read_text())
+        return {**recipe, "verb": recipe["verb"], "files": recipe["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{meas} holds no {RECIPE}: name a folder that `restore simulate` made") from error
 
 

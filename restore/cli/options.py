@@ -284,6 +284,7 @@ def _mri(p: Parser) -> None:
     p.add_argument("--matrix", type=sizes, metavar="Y,X", help="size of the image, for a trajectory without one")
     _drawing(p)
     p.add_argument("--ref", metavar="TRUTH", help="the true images, (slice, y, x) or NIfTI, to print the PSNR")
+    _calibration(p)
     p.add_argument("--overwrite", action="store_true", help="do finished scans again; replace any file")
     p.add_argument("--json", action="store_true", help="one JSON object per scan on stdout")
     p.add_argument("--quiet", action="store_true", help="print errors only")

@@ -13,7 +13,7 @@ from restore.errors import InputError
 
 from .options import UsageError, split_overrides
 from .planning import check_outputs
-from .restoring import DEFAULT_DRAWS, NARROW, check_unchanged, drawing
+from .restoring import DEFAULT_DRAWS, NARROW, calibration_named, check_unchanged, drawing
 from .settings import settings
 from .working import Report, do_all, tools
 
@@ -30,8 +30,9 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     inputs, overrides = split_overrides(options.inputs)
     if not inputs:
         raise UsageError("no scan was named (see `restore mri --help`)")
-    preset = [*([] if options.prior else [f"prior.name={PRIOR}"]), "recipe=mri_${sampler}"]
-    composed = settings([*preset, *drawing(options), *overrides])
+    composed = settings([*preset(options), *overrides])
+    if options.calibration not in (None, "none") and composed["samples"] == 1:
+        raise UsageError("--calibration scales the spread of draws, and one has none: say --samples 4, for example")
     from restore.jobs import Job
     from restore.scan_prepare import ScanRequest
     from restore.scan_records import describe, side_files
@@ -49,6 +50,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         phase=options.phase,
         slices=options.slices,
         draws=composed["samples"] or DEFAULT_DRAWS,
+        calibration=calibration_named(options.calibration),
     )
     for name in ("mask", "coils", "phase", "ref"):
         path = getattr(options, name)
@@ -66,11 +68,15 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         for source in map(Path, inputs)
     ]
     pairs = [(job.source, path) for job in jobs for path in (job.output, *side_files(job, request))]
-    aids = [
-        Path(f) for f in (request.mask, request.coils, request.phase, options.ref) if f is not None and f != "espirit"
-    ]
+    read = (request.mask, request.coils, request.phase, options.ref, request.calibration)
+    aids = [Path(f) for f in read if f not in (None, "espirit", "none")]
     check_outputs(pairs, aids)
     return do_all(jobs, request, options, argv, failed=0, one=scan)
+
+
+def preset(options: argparse.Namespace) -> list[str]:
+    """The settings that the options of a command for scans stand for."""
+    return [*([] if options.prior else [f"prior.name={PRIOR}"]), "recipe=mri_${sampler}", *drawing(options)]
 
 
 def replay(record: Record, source: Path, output: Path, options: argparse.Namespace, argv: list[str]) -> int:
@@ -145,10 +151,10 @@ def scan(
         lines = []
     progress = Bar(job.source.name, quiet=not bar)
     try:
-        told = execute_scan(prepared, request, kit, workshop, progress)
+        told, interval = execute_scan(prepared, request, kit, workshop, progress)
     finally:
         progress.close()
-    record = write_scan(prepared, request, workshop, told, kit.device, argv, truth)
+    record = write_scan(prepared, request, workshop, told, kit.device, argv, truth, interval)
     return Report((*lines, *ending(record, prepared.notes)), record)
 
 
@@ -201,8 +207,14 @@ def ending(record: Record, told: Sequence[str]) -> list[str]:
             f"the draws say {r['expected_fit']:.2f}" + small * ": their spread is too small"
         )
     if r["psnr"] is not None:
-        lines.append(f"  psnr      {r['psnr']:.2f} dB against the picture of all data")
-    lines.append(f"  prior     {fits(r)}")
+        against = "the picture of all data" if r["shown_psnr"] is not None else "the truth"
+        lines.append(f"  psnr      {r['psnr']:.2f} dB against {against}")
+    if r["shown_psnr"] is not None:
+        lines.append(f"            {r['shown_psnr']:.2f} dB as a full scan would show it, noise and all")
+    if r["draws"] > 1:
+        covers = "" if r["covered"] is None else f"; here it covers {r['covered']:.2f} of the pixels of the body"
+        lines.append(f"  interval  {record['interval']['is']}{covers}")
+    lines += [f"  prior     {fits(r)}", *([f"            {tried(r)}"] if r["missed"] is not None else [])]
     lines += [f"  note      {note}" for note in record["notes"] if note not in told]
     lines.append(f"  wrote     {os.path.relpath(output)}: magnitude, {r['is']}, {r['seconds']:.1f} s")
     return [*lines, f"            {', '.join(record['files'])}"]
@@ -220,11 +232,17 @@ def verdict(fit: float) -> str:
 
 def fits(result: Record) -> str:
     """Whether the prior knows pictures such as the result."""
-    s = result["surprise"]
+    s, doubt = result["surprise"], "believe what the data say, and not the map of uncertainty"
+    if result["worse"]:
+        return f"does NOT seem to fit: it predicts what was measured worse than no prior would; {doubt}"
     if s > SURPRISED:
-        return (
-            f"does NOT seem to fit: its error in denoising the result is {s:.1f} times that of what it was trained on; "
-            "believe what the data say, and not the map of uncertainty"
-        )
+        error = f"its error in denoising the result is {s:.1f} times that of what it was trained on"
+        return f"does NOT seem to fit: {error}; {doubt}"
     # The result is as the prior would have it wherever the data leave a choice: a knee may pass.
     return f"no sign that it does not fit: its error in denoising the result is {s:.1f} times that of its training"
+
+
+def tried(result: Record) -> str:
+    """How the trial on lines that were kept from it went."""
+    shares = (f"{100 * min(max(1 - result[name], 0), 1):.0f} %" for name in ("missed", "without"))
+    return "in a trial it predicts {} of the signal of lines kept from it, without a prior {}".format(*shares)

@@ -137,7 +137,10 @@ def _scan(file: Path, scan: Path, truth: Path, spec: Any, options: argparse.Name
             K[i], X[i] = k, x
         K.flush()
         X.flush()
-    return {"scan": str(scan), "truth_written": str(truth), "truth": str(file.absolute()), "sha256": checksum}
+    return {
+        "scan": str(scan), "truth_written": str(truth), "truth": str(file.absolute()), "sha256": checksum,
+        "slices": read.shape[0],
+    }  # fmt: skip
 
 
 def _arguments(spec: Any, out: Path) -> list[str]:

@@ -178,15 +178,20 @@ def spread(std: np.ndarray) -> np.ndarray:
     return np.maximum(mean.sqrt().numpy(), np.float32(FLOOR))
 
 
-def judge(condition: Condition, error: np.ndarray, std: np.ndarray, level: float) -> Judged:
+def judge(
+    condition: Condition, error: np.ndarray, std: np.ndarray, level: float, inside: np.ndarray | None = None
+) -> Judged:
     """Hold a picture against its truth.
 
     Args:
         error: truth minus mean of the draws, `(C, H, W)` in [0, 1] units.
         std: standard deviation over the draws, `(1, H, W)`.
         level: of the raw interval.
+        inside: `(H, W)` bool, the pixels that count; all by default.
     """
     error, unit = np.abs(error), spread(std)
+    if inside is not None:
+        error, unit, std = error[:, inside], unit[:, inside], std[:, inside]
     scores = np.sort(error / unit, axis=None)
     misses = 1 - np.searchsorted(scores, FACTORS, side="right") / scores.size
     raw = float(np.mean(error <= normal_factor(level) * std))

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -109,8 +109,7 @@ def measured(truths: Path, operator: str, noise: float, results: Path) -> list[t
         raise SystemExit(1)
     recipe, options = read_recipe(meas), options_of("calibrate").read([str(meas), "-o", "unused"])
     composed = settings([*undoing(recipe["verb"], recipe["options"]), *drawing(options)])
-    known = {row["key"]: row for row in map(json.loads, results.read_text().splitlines())} if results.exists() else {}
-    found = []
+    known, found = known_rows(results), []
     for entry in recipe["files"]:
         job, request = posed(meas, entry, recipe, composed, options, max(DRAWS))
         key = json.dumps([operator, noise, entry["sha256"], composed, calibration.WINDOW, _prior(composed)])
@@ -123,9 +122,19 @@ def measured(truths: Path, operator: str, noise: float, results: Path) -> list[t
                 out.write(json.dumps(known[key]) + "\n")
         if known[key]["clipped"] > CLIPPED:
             continue
-        each = [Judged(**{**row, "condition": Condition(**row["condition"])}) for row in known[key]["judged"]]
-        found.append((job.source.stem.rpartition("_")[0], {j.condition.draws: j for j in each}))
+        found.append((job.source.stem.rpartition("_")[0], by_draws(known[key]["judged"])))
     return found
+
+
+def known_rows(results: Path) -> dict[str, Row]:
+    """What has been done, by its key."""
+    return {row["key"]: row for row in map(json.loads, results.read_text().splitlines())} if results.exists() else {}
+
+
+def by_draws(rows: Sequence[Row]) -> dict[int, Judged]:
+    """From JSON."""
+    each = [Judged(**{**row, "condition": Condition(**row["condition"])}) for row in rows]
+    return {j.condition.draws: j for j in each}
 
 
 def _prior(composed: Row) -> str:
@@ -138,15 +147,18 @@ def covers(found: Sequence[Judged], factor: float) -> float:
     return fmean(1 - j.misses[int(np.searchsorted(FACTORS, factor))] for j in found)
 
 
-def fit(truths: Path, results: Path, conditions: Sequence[tuple[str, float]]) -> Calibration:
+def fit(
+    found_of: Callable[[str, float], list[tuple[str, dict[int, Judged]]]], conditions: Sequence[tuple[str, float]],
+    draws: Sequence[int] = DRAWS,
+) -> Calibration:  # fmt: skip
     """One entry for each condition and number of draws; prints how a fit to half of the pictures does on the others."""
     entries = []
     print("| operator | noise | draws | crops | raw | fitted to half covers the others | factor | mean width |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for operator, noise in conditions:
-        found = measured(truths, operator, noise, results)
+        found = found_of(operator, noise)
         names = list(dict.fromkeys(name for name, _ in found))
-        for k in DRAWS:
+        for k in draws:
             entries.append(entry := calibrate([j[k] for _, j in found], LEVEL))
             shares = []
             for first in (0, 1):  # whole pictures, so that none is on both sides
@@ -215,7 +227,8 @@ def main() -> None:
     results = args.work / "results.jsonl"
     if not args.test:
         write_crops(truths, pictures, args.crops, args.crop)
-        fitted = fit(truths, results, CONDITIONS[: args.conditions])
+        found_of = lambda operator, noise: measured(truths, operator, noise, results)  # noqa: E731
+        fitted = fit(found_of, CONDITIONS[: args.conditions])
         if args.write:
             fitted.save(args.calibration)
             print(f"wrote {args.calibration}")
