@@ -30,6 +30,7 @@ import tifffile
 import torch
 from photos import fingerprint, recorded, sampler_for
 from PIL import Image
+from report import write_between
 from tasks import psnr
 from torch import Tensor
 
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", help="of the trainings")
     parser.add_argument("--table", action="store_true", help="print what there is, train nothing")
+    parser.add_argument("--write", type=Path, help="put the table between the markers of this file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     noises = [float(s) for s in args.noise.split(",")]
@@ -198,8 +200,9 @@ def main() -> None:
                 learnt.sigma_min = cut
                 scores[CUT, cut] = scored(learnt, truths, args.draws, results)
     text = table(scores, noises)
-    (args.output / "table.md").write_text(text + "\n")
     print(text)
+    if args.write:
+        write_between(args.write, "noisy_priors", text + "\n")
 
 
 if __name__ == "__main__":
