@@ -204,6 +204,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=128, help="side of a crop")
     parser.add_argument("--crops", type=int, default=3, help="crops of each picture that is fitted on")
     parser.add_argument("--files", type=int, help="pictures, for a quick look")
+    parser.add_argument("--operators", help="comma-separated beginnings of their names; what is fitted to others stays")
     parser.add_argument("--conditions", type=int, help="conditions, for a quick look")
     parser.add_argument("--window", type=int, default=calibration.WINDOW, help="side of the window of the spread")
     parser.add_argument("--work", type=Path, default=Path("outputs/bench/calibration"))
@@ -228,8 +229,13 @@ def main() -> None:
     if not args.test:
         write_crops(truths, pictures, args.crops, args.crop)
         found_of = lambda operator, noise: measured(truths, operator, noise, results)  # noqa: E731
-        fitted = fit(found_of, CONDITIONS[: args.conditions])
+        wanted = [c for c in CONDITIONS if args.operators is None or c[0].startswith(tuple(args.operators.split(",")))]
+        fitted = fit(found_of, wanted[: args.conditions])
         if args.write:
+            if args.operators is not None:
+                again = {entry.condition.verb for entry in fitted.entries}
+                others = [e for e in Calibration.load(args.calibration).entries if e.condition.verb not in again]
+                fitted = Calibration(LEVEL, (*fitted.entries, *others))
             fitted.save(args.calibration)
             print(f"wrote {args.calibration}")
         return
