@@ -115,7 +115,8 @@ def _scans(source: Path, out: Path, spec: Any, options: argparse.Namespace, argv
     if not options.quiet:
         first = entries[0]
         command = ["restore", "mri", first["scan"], "--axes", "slice,coil,y,x", "--ref", first["truth_written"]]
-        print(f"{len(entries)} scans measured with {spec.text} and noise {options.noise:g}, in {out}")
+        scans = f"{len(entries)} scan{'s' * (len(entries) > 1)}"
+        print(f"{scans} measured with {spec.text} and noise {options.noise:g}, in {out}")
         print(f"to restore {'one' if len(entries) > 1 else 'it'}:  {shlex.join(command)}")
     return 1 if failed else 0
 

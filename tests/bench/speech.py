@@ -156,7 +156,7 @@ def simulated_room() -> np.ndarray:
     return h
 
 
-def scored(case: Case, x: np.ndarray, y: np.ndarray, estimate: np.ndarray) -> Row:
+def scored(x: np.ndarray, y: np.ndarray, estimate: np.ndarray) -> Row:
     """Over the whole file; of gaps the SI-SDR is that within them."""
     missing = ~np.isfinite(y)
     one, truth = (estimate[missing], x[missing]) if missing.any() else (estimate, x)
@@ -188,7 +188,7 @@ def run(case: Case, clean: list[Path], work: Path, prior: str, forms: dict[str, 
 
     def kept(method: str, path: Path, estimate: np.ndarray, x: np.ndarray, y: np.ndarray, seconds: float) -> None:
         row = {"case": case.name, "method": method, "file": path.stem, "rtf": seconds / (len(x) / RATE)}
-        rows.append(row | scored(case, x, y, estimate))
+        rows.append(row | scored(x, y, estimate))
         with results.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
 
