@@ -12,6 +12,7 @@ sf = pytest.importorskip("soundfile")
 
 from speech_parts import noise, recording, voice  # noqa: E402
 
+from operators.noise import Censored  # noqa: E402
 from restore.audio_metrics import si_sdr  # noqa: E402
 from restore.learn.speech import Utterances  # noqa: E402
 from restore.priors.network import UNet  # noqa: E402
@@ -173,6 +174,23 @@ def test_what_would_be_clipped_is_made_quieter_and_said(capsys):
     assert "do not fit" in out and 0.999 < np.abs(y).max() < 1
     assert np.abs(y - factor * x).max() < 0.01
     assert "do not fit" not in speech(capsys, "a.wav", "-o", "c.wav", "--noise", 1e-6, prior=CLEAR)
+
+
+def test_a_clipped_sample_is_known_from_one_side(capsys, monkeypatch):
+    """It says that the signal lies at its level or beyond, on its own side."""
+    import restore.speech
+
+    found, pose = [], restore.speech.pose
+    monkeypatch.setattr(restore.speech, "pose", lambda *told: found.append(pose(*told)[0]) or pose(*told))
+    x = recording("a.wav", x=np.clip(2 * voice(0.5), -0.25, 0.25), subtype="FLOAT")[:, 0]
+    speech(capsys, "a.wav", "--task", "declip")
+    (problem,), noise = found, found[0].noise
+    assert isinstance(noise, Censored)
+    level = 0.25 * (1 - 1e-3)
+    for end, clipped in ((noise.hi, x >= level), (noise.lo, x <= -level)):
+        clipped = np.pad(clipped, (0, problem.y.shape[-1] - len(x)))
+        assert clipped.any() and np.array_equal(end.isfinite()[0].numpy(), clipped)
+        assert torch.equal(end[0, clipped], problem.y[0, 0, clipped])
 
 
 def test_clipped_samples_lie_beyond_the_level_and_the_others_stay(capsys):
