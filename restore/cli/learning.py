@@ -61,6 +61,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             clean=[Path(folder) for folder in options.clean],
             mri=options.mri,
             speech=options.speech,
+            compile=options.compile,
             validation=[Path(file) for file in options.validation],
             **told,
             **given,

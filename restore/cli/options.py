@@ -403,6 +403,7 @@ def _learn(p: Parser) -> None:
                    "`restore speech`; --patch is in frames of 8 ms")  # fmt: skip
     p.add_argument("--validation", nargs="+", default=[], metavar="FILE", help="files to validate on and not to learn "
                    "from (default: some are set aside)")  # fmt: skip
+    p.add_argument("--compile", action="store_true", help="fuse the layers of the network: faster, after a minute")
     p.add_argument("--restart", action="store_true", help="do not go on with the run found in PRIOR")
 
 

@@ -25,7 +25,7 @@ from restore.denoisers.posterior import of_std
 from restore.denoisers.tweedie import Tweedie
 from restore.errors import InputError
 from restore.files import atomic_write
-from restore.priors.network import EDMDenoiser, UNet
+from restore.priors.network import EDMDenoiser, UNet, compile_networks
 from restore.priors.speech import SpeechDenoiser, longest
 from restore.priors.store import CONFIG, find_prior, read_config, save_prior, save_table, start_from
 
@@ -69,6 +69,7 @@ def learn(
     speech: bool = False,
     validation: Sequence[Path] = (),
     files: str | None = None,
+    compile: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Path:
     """Train a prior on folders of pictures and write it to `out`; the path of `out`.
@@ -99,6 +100,7 @@ def learn(
             frequencies (`restore.priors.speech`). `patch` is a number of frames.
         validation: files to validate on instead of `held_out` ones; nothing is learnt from them.
         files: what stands for the contents of the pictures; a run on others is not gone on with.
+        compile: have the layers fused (`compile_networks`): a fifth to a quarter off the time of a step on a CPU.
         progress: called with the share of the steps that is done; without it, lines are logged.
 
     Raises:
@@ -146,6 +148,8 @@ def learn(
     if start:
         start_from(denoiser, start)
     denoiser.to(memory_format=channels_last)  # type: ignore[call-overload]
+    if compile:
+        compile_networks(denoiser)
     levels = average.sigma_min, average.sigma_max
     for d in (denoiser, average):
         d.rho = objective.rho
