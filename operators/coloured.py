@@ -76,6 +76,30 @@ class Stationary(Coloured):
 
 
 @dataclass(frozen=True, eq=False)
+class Varying(Coloured):
+    """A noise whose variances are known one by one.
+
+    Args:
+        variances: per real number, `(F, N)`.
+
+    Raises:
+        ValueError: they are not positive and finite.
+    """
+
+    variances: Tensor
+
+    def __post_init__(self) -> None:
+        _check_positive("variances", self.variances, 2)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.variances.double()
+
+    def __repr__(self) -> str:
+        return f"Varying({_told(self.variances)})"
+
+
+@dataclass(frozen=True, eq=False)
 class NMF(Coloured):
     """A noise made of few sounds that come and go: `variance = W H`.
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from operators.coloured import NMF
+from operators.coloured import Coloured, Stationary, Varying
 from operators.noise import Censored, Gaussian
 from operators.random import TileDraws
 from restore.core import restore
@@ -27,16 +27,15 @@ from restore.errors import InputError
 from restore.jobs import Tools
 from restore.priors.base import Beyond, Denoiser, Rescaled
 from restore.problem import Problem
-from restore.samplers.base import Sampler, SamplerError
+from restore.samplers.base import SamplerError
 from restore.scan_workshop import Workshop
 from restore.speech_damage import HOP, RATE, SpeechRequest
-from restore.speech_pose import REDUNDANCY, first_noise, pose
+from restore.speech_pose import REDUNDANCY, few_sounds, local, pose
 from restore.speech_prepare import SILENCE, PreparedSpeech
-from restore.structured import apart, joint
 from restore.tiles import Span
 
-# Noises by EM: rounds, steps of the sampler in each, draws in each.
-ROUNDS, STEPS, EM_DRAWS = 1, 10, 2
+# Draws in each round of EM.
+EM_DRAWS = 2
 
 
 @dataclass(frozen=True)
@@ -126,15 +125,15 @@ def _channel(
     chunk = max(1, PIXELS_AT_ONCE // (frames.oshape[1] * frames.oshape[2]))
     chunks = -(-request.draws // chunk)
     calls = iter(range(1, 1 << 30))
-    seed, nfe, seconds, prior = request.settings["seed"], 0.0, 0.0, tools.prior
+    seed, rounds, nfe, seconds = request.settings["seed"], request.settings["em_rounds"], 0.0, 0.0
     try:
         if tools.noise_prior is not None:
-            problem, prior, rms, nfe, seconds = _with_noise_prior(problem, tools, tools.noise_prior, seed)
-        elif isinstance(problem.noise, NMF):
-            problem, nfe, seconds = _with_fitted_noise(problem, tools, seed)
+            problem, nfe, seconds = _with_learnt_noise(problem, tools, tools.noise_prior, seed)
+        elif isinstance(problem.noise, Stationary) and rounds:
+            problem, nfe, seconds = _with_fitted_noise(problem, tools, rounds, seed)
         result = restore(
             problem,
-            prior,
+            tools.prior,
             tools.sampler,
             num_samples=request.draws,
             chunk=chunk,
@@ -147,14 +146,12 @@ def _channel(
         cure = "try --noise, or another --sampler"
         where = f"{start / RATE:.1f} to {stop / RATE:.1f} s"
         raise InputError(prepared.job.source, f"{where}: {error}", "numbers that stay finite", cure) from error
-    if tools.noise_prior is not None:  # what is left is the noise: as strong as it was taken for, or not
-        result, noise = apart(result)
-        sigma = _rms(noise.samples)
-        fit = sigma / rms
+    sigma = _sigma(problem)
+    if isinstance(problem.noise, Varying):  # all in all: one by one, the faintest would decide
+        fit = _rms(problem.y - result.samples) / sigma
     else:
-        sigma, fit = _sigma(problem), float(result.residual().double().square().mean().sqrt())
-        if problem.operator.oshape == frames.oshape:
-            fit *= math.sqrt(REDUNDANCY)
+        fit = float(result.residual().double().square().mean().sqrt())
+        fit *= math.sqrt(REDUNDANCY) if problem.operator.oshape == frames.oshape else 1
     drawn = frames.adjoint(result.samples)[:, 0, before:].cpu().numpy() * scale
     return drawn.astype(np.float32), Told(
         empty=False,
@@ -166,31 +163,33 @@ def _channel(
     )
 
 
-def _with_fitted_noise(problem: Problem, tools: Tools, seed: int) -> tuple[Problem, float, float]:
-    """The problem with the noise that EM finds, the calls of the prior that took, and the seconds."""
+def _with_fitted_noise(problem: Problem, tools: Tools, rounds: int, seed: int) -> tuple[Problem, float, float]:
+    """The problem with noise of few sounds, found by EM; the calls of the prior that took, and the seconds."""
     start = time.perf_counter()
-    few: Sampler = replace(tools.sampler, steps=min(STEPS, tools.sampler.steps))
-    found = fit_noise(problem, tools.prior, few, rounds=ROUNDS, num_samples=EM_DRAWS, seed=seed)[-1]
-    calls = ROUNDS * EM_DRAWS * few.steps
+    assert isinstance(problem.noise, Stationary)
+    first = Problem(problem.y, problem.operator, few_sounds(problem.noise, problem.y.shape[-1], seed))
+    found = fit_noise(first, tools.prior, tools.sampler, rounds=rounds, num_samples=EM_DRAWS, seed=seed)[-1]
+    calls = rounds * EM_DRAWS * tools.sampler.steps
     return Problem(problem.y, problem.operator, found), calls, time.perf_counter() - start
 
 
-def _with_noise_prior(
+def _with_learnt_noise(
     problem: Problem, tools: Tools, noise_prior: Denoiser, seed: int
-) -> tuple[Problem, Denoiser, float, float, float]:
-    """The problem of speech and noise; their prior; the rms of the noise, which EM finds; the calls that took, and the
-    seconds."""
+) -> tuple[Problem, float, float]:
+    """The problem with noise as strong, from moment to moment, as its prior hears it; the calls that took, and the
+    seconds.
+
+    A draw of the speech first, in steady noise; then one of the noise, to which the speech is a noise of the variances
+    of that draw.
+    """
     start = time.perf_counter()
-    few: Sampler = replace(tools.sampler, steps=min(STEPS, tools.sampler.steps))
-    rms = float(first_noise(problem.y, seed).variance.mean().sqrt())
-
-    def of(rms: float) -> tuple[Problem, Denoiser]:
-        return joint(problem, tools.prior, Beyond(Rescaled(noise_prior, 1 / rms), tools.prior.sigma_max))
-
-    for _ in range(ROUNDS):
-        drawn = restore(*of(rms), few, num_samples=EM_DRAWS, seed=seed)
-        rms = max(_rms(apart(drawn)[1].samples), 1e-3 * rms)
-    return *of(rms), rms, ROUNDS * EM_DRAWS * few.steps, time.perf_counter() - start
+    assert isinstance(problem.noise, Stationary)
+    x = restore(problem, tools.prior, tools.sampler, num_samples=1, seed=seed).samples
+    rms = max(_rms(problem.y - x), float(problem.noise.variance.mean().sqrt()))
+    prior = Beyond(Rescaled(noise_prior, 1 / rms), tools.prior.sigma_max)
+    n = restore(Problem(problem.y, problem.operator, local(x)), prior, tools.sampler, num_samples=1, seed=seed).samples
+    told = Problem(problem.y, problem.operator, local(n))
+    return told, 2 * tools.sampler.steps, time.perf_counter() - start
 
 
 def _rms(frames: Tensor) -> float:
@@ -200,7 +199,7 @@ def _rms(frames: Tensor) -> float:
 
 def _sigma(problem: Problem) -> float:
     """Of the noise, per sample, in units of the prior."""
-    if isinstance(problem.noise, NMF):
+    if isinstance(problem.noise, Coloured):
         return float(problem.noise.variance.mean().sqrt())
     assert isinstance(problem.noise, Gaussian | Censored)
     return problem.noise.sigma

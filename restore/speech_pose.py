@@ -7,9 +7,10 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from operators.base import Identity
-from operators.coloured import NMF
+from operators.coloured import FLOOR, NMF, Stationary, Varying
 from operators.image import Mask
 from operators.noise import Censored, Gaussian
 from operators.random import Draws
@@ -57,19 +58,30 @@ def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span
         known = torch.arange(Y.shape[2]) < int(damage.cutoff / (RATE / 2) * Y.shape[2])
         band = Mask(known[:, None].expand(Y.shape[2:]).clone(), channels=2)
         return Problem(band.forward(Y), band, Gaussian(sigma)), frames
-    if request.noise is not None or request.settings["noise_prior"] is not None:
+    if request.noise is not None:
         return Problem(Y, Identity(frames.oshape), Gaussian(sigma)), frames
-    return Problem(Y, Identity(frames.oshape), first_noise(Y, request.settings["seed"])), frames
+    return Problem(Y, Identity(frames.oshape), steady_noise(Y)), frames
 
 
-def first_noise(Y: Tensor, seed: int) -> NMF:
-    """Where EM begins, for frames `(1, 2, F, N)`: noise as strong in every frame as it is in the quietest."""
+def steady_noise(Y: Tensor) -> Stationary:
+    """Of frames `(1, 2, F, N)`: noise as strong in every frame as it is in the quietest."""
     power = Y.double().square().mean((0, 1))  # (F, N)
     loud = power.mean(0)
     heard = power[:, loud > 1e-10 * loud.max()]  # digital silence tells nothing of the noise
     floor = heard.quantile(QUIET, dim=1) / -math.log1p(-QUIET)  # as that of the power of Gaussian noise, to its mean
-    like = floor.sqrt()[:, None].expand(power.shape)[None, None].expand(1, 2, -1, -1)
+    return Stationary(REDUNDANCY * floor.clamp(min=FLOOR * float(floor.mean())))
+
+
+def few_sounds(steady: Stationary, frames: int, seed: int) -> NMF:
+    """Where EM begins: noise of few sounds that come and go, all in all that of the quietest frames."""
+    like = (steady.spectrum / REDUNDANCY).sqrt()[:, None].expand(-1, frames)[None, None].expand(1, 2, -1, -1)
     return NMF.start(like, RANK, Draws(seed), redundancy=REDUNDANCY)
+
+
+def local(frames: Tensor) -> Varying:
+    """Noise as strong as these frames `(B, 2, F, N)` are, around each number."""
+    power = F.avg_pool2d(frames.double().square().mean((0, 1))[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
+    return Varying(REDUNDANCY * power.clamp(min=max(FLOOR * float(power.mean()), 1e-30)))
 
 
 def _floor(y: Tensor) -> float:

@@ -11,7 +11,7 @@ import torch
 
 from operators.base import ShapeError
 from operators.check import LawError, assert_adjoint, assert_solve, assert_svd
-from operators.coloured import NMF, Stationary, itakura_saito, multiplicative_update
+from operators.coloured import NMF, Stationary, Varying, itakura_saito, multiplicative_update
 from operators.diagonal import Diagonal
 from operators.random import Draws, generator
 from operators.speech import Gap, Lowpass, Resample, Reverb
@@ -195,6 +195,7 @@ def test_a_room_is_solved_in_tens_of_iterations(boundary, monkeypatch):
         (lambda: Stationary(torch.zeros(4)), ValueError, "positive"),
         (lambda: Stationary(torch.ones(4, 2)), ValueError, "1-dimensional"),
         (lambda: NMF(torch.ones(4, 2), torch.ones(3, 5)), ValueError, "how many sounds"),
+        (lambda: Varying(torch.zeros(4, 2)), ValueError, "variances must be 2-dimensional and hold positive numbers"),
         (lambda: NMF(torch.ones(4, 2), -torch.ones(2, 5)), ValueError, "H must be"),
         (lambda: NMF(torch.ones(4, 2), torch.ones(2, 5), updates=0), ValueError, "updates"),
         (lambda: Stationary.of(torch.zeros(1, 2, 4, 5)), ValueError, "no noise to fit"),
@@ -215,7 +216,11 @@ def sounds(bins: int = 6, count: int = 400) -> NMF:
     return NMF(W / W.sum(0), torch.rand(2, count, generator=g, dtype=torch.float64) ** 3 + 0.01)
 
 
-NOISES = [Stationary(torch.tensor([0.5, 0.1, 0.01])), NMF(torch.rand(3, 2) + 0.1, torch.rand(2, 40) + 0.1)]
+NOISES = [
+    Stationary(torch.tensor([0.5, 0.1, 0.01])),
+    NMF(torch.rand(3, 2) + 0.1, torch.rand(2, 40) + 0.1),
+    Varying(torch.rand(3, 40) + 0.1),
+]
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=str)

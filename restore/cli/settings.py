@@ -127,7 +127,7 @@ def _check_numbers(composed: Plain, overrides: Sequence[str]) -> None:
         number = isinstance(default, int | float) and not isinstance(default, bool)
         if (number or name in ("samples", "noise.sigma")) and not isinstance(value, int | float | None):
             raise UsageError(f"{name}={value}: a number is wanted" + (f", such as {default}" if number else ""))
-    for name, least in (("samples", 1), ("seed", 0), ("tile", 1)):
+    for name, least in (("samples", 1), ("seed", 0), ("tile", 1), ("em_rounds", 0)):
         value = composed[name]
         if not ((value is None and name == "samples") or (isinstance(value, int) and value >= least)):
             raise UsageError(f"{name}={value}: a whole number of at least {least} is wanted")

@@ -19,7 +19,7 @@ from .restoring import DEFAULT_DRAWS, NARROW, check_unchanged, drawing, from_any
 from .settings import quoted, settings
 from .working import Report, do_all, tools
 
-PRIOR, SAMPLER = "speech-16k", "diffpir"
+PRIOR, SAMPLERS = "speech-16k", {"denoise": "ddrm"}  # of other tasks: DiffPIR
 Record = dict[str, Any]
 
 
@@ -28,7 +28,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     inputs, overrides = split_overrides(options.inputs)
     _check_options(options)
     task = options.task
-    preset = [*([] if options.prior else [f"prior.name={PRIOR}"]), f"sampler={SAMPLER}", "recipe=speech_${sampler}"]
+    sampler = SAMPLERS.get(task, "diffpir")
+    preset = [*([] if options.prior else [f"prior.name={PRIOR}"]), f"sampler={sampler}", "recipe=speech_${sampler}"]
     separating = [f"noise_prior={quoted(from_anywhere(options.noise_prior))}"] if options.noise_prior else []
     composed = settings([*preset, *separating, *drawing(options), *overrides])
     from restore.jobs import Job
@@ -81,17 +82,11 @@ def _check_options(options: argparse.Namespace) -> None:
 def _check_request(request: Any) -> None:
     """Refuse what no recording could be restored with. Raises UsageError."""
     from restore.errors import InputError
-    from restore.priors.store import shipped_priors
     from restore.speech_damage import room
     from restore.speech_prepare import FRAMES
     from restore.speech_records import describe
 
     asked = request.settings["prior"]
-    if asked["_target_"].endswith(".load_prior") and asked["name"] == PRIOR and PRIOR not in shipped_priors():
-        raise UsageError(
-            "no prior on speech comes with the package yet: learn one from clean recordings by `restore learn speech/ "
-            "--speech --start photos -o my-speech/`, then say --prior my-speech/"
-        )
     try:
         kit = tools(json.dumps(request.settings))
         describe(request)
@@ -199,7 +194,8 @@ def _noise(request: Any) -> str:
     if request.noise is not None:
         return f"given {request.noise:.3g}, white"
     if request.task == "denoise":
-        return "unknown: found with the speech, by EM"
+        rounds = request.settings["em_rounds"]
+        return "unknown: " + (f"{rounds} round{'s' * (rounds > 1)} of EM" if rounds else "as in the quietest moments")
     return "next to none: what was measured stays" if request.task != "dereverb" else "that of the quietest moments"
 
 

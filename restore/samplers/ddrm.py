@@ -13,7 +13,8 @@ Update of a direction of singular value `s`, with `D = D(x, sigma)`, `eps = (x -
 Claim: not exact, for the reason that DDNM is not; with `eta_b = 1` the updates are those of DDNM+.
 
 Departures: EDM coordinates and ladder. The start is the paper's: `y/s` with noise up to the rung where the data
-are surer than the rung, pure noise elsewhere.
+are surer than the rung, pure noise elsewhere. In the last step, where the paper has `D`, directions that the data know
+better than the last rung are those of the data: what is hardly noisy must not become as noisy as that rung.
 """
 
 from __future__ import annotations
@@ -77,9 +78,12 @@ class DDRM(Sampler):
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
         A, sigma_y = problem.linear_gaussian
         D, tau = prior(x, sigma), sigma_next
+        svd = _svd(A)
         if tau == 0:
-            return D
-        svd, n = _svd(A), rng.normal(A.ishape, like=x)
+            s = svd.s.to(x)
+            surer = (s * sigma >= sigma_y) & (s > 1e-6 * s.max())
+            return D + svd.V(torch.where(surer, svd.Ut(problem.y) / s - svd.Vt(D), 0.0))
+        n = rng.normal(A.ishape, like=x)
         carried = math.sqrt(1 - self.eta**2)
         noise = tau * (self.eta * n + (carried / sigma) * (x - D))
         s = svd.s.to(x)
