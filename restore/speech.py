@@ -18,19 +18,19 @@ import torch
 from torch import Tensor
 
 from operators.coloured import Coloured, Stationary, Varying
-from operators.noise import Censored, Gaussian
+from operators.noise import Censored, Gaussian, NoiseModel
 from operators.random import TileDraws
 from restore.core import restore
 from restore.em import fit_noise
 from restore.engine import PIXELS_AT_ONCE, Progress, part_of
 from restore.errors import InputError
 from restore.jobs import Tools
-from restore.priors.base import Beyond, Denoiser, Rescaled
+from restore.priors.base import Beyond, Rescaled
 from restore.problem import Problem
 from restore.samplers.base import SamplerError
 from restore.scan_workshop import Workshop
 from restore.speech_damage import HOP, RATE, SpeechRequest
-from restore.speech_pose import REDUNDANCY, few_sounds, local, pose
+from restore.speech_pose import REDUNDANCY, few_sounds, local, noise_between_words, pose
 from restore.speech_prepare import SILENCE, PreparedSpeech
 from restore.tiles import Span
 
@@ -125,12 +125,10 @@ def _channel(
     chunk = max(1, PIXELS_AT_ONCE // (frames.oshape[1] * frames.oshape[2]))
     chunks = -(-request.draws // chunk)
     calls = iter(range(1, 1 << 30))
-    seed, rounds, nfe, seconds = request.settings["seed"], request.settings["em_rounds"], 0.0, 0.0
+    seed, nfe, seconds = request.settings["seed"], 0.0, 0.0
     try:
-        if tools.noise_prior is not None:
-            problem, nfe, seconds = _with_learnt_noise(problem, tools, tools.noise_prior, seed)
-        elif isinstance(problem.noise, Stationary) and rounds:
-            problem, nfe, seconds = _with_fitted_noise(problem, tools, rounds, seed)
+        if isinstance(problem.noise, Stationary):
+            problem, nfe, seconds = _with_noise_found(problem, tools, request.settings["em_rounds"], seed)
         result = restore(
             problem,
             tools.prior,
@@ -163,33 +161,29 @@ def _channel(
     )
 
 
-def _with_fitted_noise(problem: Problem, tools: Tools, rounds: int, seed: int) -> tuple[Problem, float, float]:
-    """The problem with noise of few sounds, found by EM; the calls of the prior that took, and the seconds."""
-    start = time.perf_counter()
-    assert isinstance(problem.noise, Stationary)
-    first = Problem(problem.y, problem.operator, few_sounds(problem.noise, problem.y.shape[-1], seed))
-    found = fit_noise(first, tools.prior, tools.sampler, rounds=rounds, num_samples=EM_DRAWS, seed=seed)[-1]
-    calls = rounds * EM_DRAWS * tools.sampler.steps
-    return Problem(problem.y, problem.operator, found), calls, time.perf_counter() - start
+def _with_noise_found(problem: Problem, tools: Tools, rounds: int, seed: int) -> tuple[Problem, float, float]:
+    """The problem with its noise as it is between words, then by EM or a prior on noise if there are any; the calls of
+    the prior that took, and the seconds.
 
-
-def _with_learnt_noise(
-    problem: Problem, tools: Tools, noise_prior: Denoiser, seed: int
-) -> tuple[Problem, float, float]:
-    """The problem with noise as strong, from moment to moment, as its prior hears it; the calls that took, and the
-    seconds.
-
-    A draw of the speech first, in steady noise; then one of the noise, to which the speech is a noise of the variances
-    of that draw.
+    A prior tells how strong the noise is from moment to moment: by a draw of it, to which the speech is a noise of the
+    variances of a draw.
     """
-    start = time.perf_counter()
+    start, y, A = time.perf_counter(), problem.y, problem.operator
     assert isinstance(problem.noise, Stationary)
-    x = restore(problem, tools.prior, tools.sampler, num_samples=1, seed=seed).samples
-    rms = max(_rms(problem.y - x), float(problem.noise.variance.mean().sqrt()))
-    prior = Beyond(Rescaled(noise_prior, 1 / rms), tools.prior.sigma_max)
-    n = restore(Problem(problem.y, problem.operator, local(x)), prior, tools.sampler, num_samples=1, seed=seed).samples
-    told = Problem(problem.y, problem.operator, local(n))
-    return told, 2 * tools.sampler.steps, time.perf_counter() - start
+    draw = partial(restore, sampler=tools.sampler, num_samples=1, seed=seed)
+    x = draw(problem, tools.prior).samples
+    between = noise_between_words(y, x, problem.noise)
+    found: NoiseModel = between
+    calls = 1
+    if tools.noise_prior is not None:
+        prior = Beyond(Rescaled(tools.noise_prior, 1 / _sigma(Problem(y, A, between))), tools.prior.sigma_max)
+        found = local(draw(Problem(y, A, local(x)), prior).samples)
+        calls += 1
+    elif rounds:
+        first = Problem(y, A, few_sounds(between, y.shape[-1], seed))
+        found = fit_noise(first, tools.prior, tools.sampler, rounds=rounds, num_samples=EM_DRAWS, seed=seed)[-1]
+        calls += rounds * EM_DRAWS
+    return Problem(y, A, found), calls * tools.sampler.steps, time.perf_counter() - start
 
 
 def _rms(frames: Tensor) -> float:

@@ -27,6 +27,8 @@ EXACT = 1e-3
 REDUNDANCY = 2 * (WINDOW // 2 + 1) / HOP
 # Share of the frames that are the quietest.
 QUIET = 0.1
+# Frames that the first estimate of a noise counts for in the second.
+FIRST = 5
 # Sounds that noise which is not white is made of.
 RANK = 4
 
@@ -65,11 +67,28 @@ def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span
 
 def steady_noise(Y: Tensor) -> Stationary:
     """Of frames `(1, 2, F, N)`: noise as strong in every frame as it is in the quietest."""
-    power = Y.double().square().mean((0, 1))  # (F, N)
+    power = _heard(Y)
+    floor = power.quantile(QUIET, dim=1) / -math.log1p(-QUIET)  # as that of the power of Gaussian noise, to its mean
+    return Stationary(floor.clamp(min=FLOOR * float(floor.mean())))
+
+
+def noise_between_words(Y: Tensor, x: Tensor, first: Stationary) -> Stationary:
+    """As strong, at each frequency, as what is heard where a draw `x` of the speech in the `first` noise is weaker than
+    that: noise that swells is underestimated by its quietest moments."""
+    power, v = REDUNDANCY * Y.double().square().mean((0, 1)), first.spectrum.double()[:, None]
+    weak = (local(x).variance < v) & _sounding(power)
+    return Stationary(((weak * power).sum(1) + FIRST * v[:, 0]) / (weak.sum(1) + FIRST))
+
+
+def _heard(Y: Tensor) -> Tensor:
+    """Variances seen in the frames that are no digital silence, which tells nothing of the noise."""
+    power = REDUNDANCY * Y.double().square().mean((0, 1))  # (F, N)
+    return power[:, _sounding(power)]
+
+
+def _sounding(power: Tensor) -> Tensor:
     loud = power.mean(0)
-    heard = power[:, loud > 1e-10 * loud.max()]  # digital silence tells nothing of the noise
-    floor = heard.quantile(QUIET, dim=1) / -math.log1p(-QUIET)  # as that of the power of Gaussian noise, to its mean
-    return Stationary(REDUNDANCY * floor.clamp(min=FLOOR * float(floor.mean())))
+    return loud > 1e-10 * loud.max()
 
 
 def few_sounds(steady: Stationary, frames: int, seed: int) -> NMF:

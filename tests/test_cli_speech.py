@@ -77,6 +77,19 @@ def test_noise_goes_and_speech_stays(capsys, told):
         assert rms(read("a_restored.wav")[:, 0] - x) < 0.6 * 0.05
 
 
+def test_noise_that_swells_is_found_with_the_speech(capsys):
+    """Its quietest moments know a third of it."""
+    x, n = voice(2.0, level=0.05), noise(32000, 0.02)
+    n[16000:] *= 4
+    recording("a.wav", x=x + n)
+    out, sigma = [], []
+    for words in ([], ["em_rounds=1"]):
+        out.append(speech(capsys, "a.wav", *words, "--overwrite", steps=8))
+        sigma.append(json.loads(Path("a_restored.run.json").read_text())["result"]["sigma"])
+    assert "steady, as between words" in out[0] and "1 round of EM" in out[1]
+    assert all(0.75 * rms(n) < found < 1.25 * rms(n) for found in sigma)
+
+
 def test_noise_that_has_a_prior_is_told_from_speech(capsys):
     """One that has learnt nothing is the Wiener filter of its spectrum: here of a band that speech has too."""
 

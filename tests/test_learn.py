@@ -290,6 +290,13 @@ def test_the_denoiser_is_differentiable_in_its_input():
     assert g.abs().max() > 0 and float((g * v).sum()) == pytest.approx(float(slope), rel=0.25)
 
 
+def test_training_runs_through_the_compiled_network(folder, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(UNet, "compile", lambda self, **how: calls.append(how))
+    learn([folder], tmp_path, steps=1, compile=True, **RUN)
+    assert calls == [{"dynamic": False}]
+
+
 def test_the_networks_of_a_prior_can_be_compiled(monkeypatch):
     compiled = []
     monkeypatch.setattr(UNet, "compile", lambda self, **how: compiled.append((self, how)))
