@@ -87,7 +87,7 @@ def test_noise_that_swells_is_found_with_the_speech(capsys):
         out.append(speech(capsys, "a.wav", *words, "--overwrite", steps=8))
         sigma.append(json.loads(Path("a_restored.run.json").read_text())["result"]["sigma"])
     assert "steady, as between words" in out[0] and "1 round of EM" in out[1]
-    assert all(0.75 * rms(n) < found < 1.25 * rms(n) for found in sigma)
+    assert all(0.75 * rms(n) < found < 1.25 * rms(n) for found in sigma) and sigma[0] != sigma[1]
 
 
 def test_noise_that_has_a_prior_is_told_from_speech(capsys):
@@ -109,6 +109,8 @@ def test_noise_that_has_a_prior_is_told_from_speech(capsys):
     result = json.loads(Path("y_restored.run.json").read_text())["result"]
     assert error[1] < 0.8 * error[0]
     assert 0.7 * rms(n) < result["sigma"] < 1.3 * rms(n) and 0.8 < result["data_fit"] < 1.2
+    for way in (["--noise-prior", "p"], ["em_rounds=1"]):
+        bad(capsys, "speech", "y.wav", "--noise", 0.1, *way, PRIOR, said="leave one of them out", status=2)
     bad(capsys, "speech", "y.wav", "--task", "gap", "--noise-prior", "p", said="is for --task denoise", status=2)
     bad(capsys, "speech", "y.wav", "--prior", "p", said="a prior on noise", status=2)
     bad(capsys, "speech", "y.wav", PRIOR, "--noise-prior", "photos", said="a prior on pictures", status=2)

@@ -47,6 +47,9 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         draws=composed["samples"] or (1 if task in SINGLE else DEFAULT_DRAWS),
         extras=composed["samples"] is not None,
     )
+    if request.noise is not None and (options.noise_prior or composed["em_rounds"]):
+        way = "--noise-prior" if options.noise_prior else "em_rounds"
+        raise UsageError(f"--noise says that the noise is white and how strong, {way} finds it: leave one of them out")
     aids = [Path(f) for f in (request.response, options.ref) if f is not None]
     ends = partial(beside.speech_endings, draws=request.draws, extras=request.extras)
     kind = Kind("recording", {suffix: FORMATS[suffix] for suffix in FORMATS}, list_recordings)
