@@ -8,7 +8,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from scipy.signal import lfilter, resample_poly
 
@@ -62,6 +61,8 @@ def spectrogram(x: np.ndarray) -> np.ndarray:
 
 
 def heard(path: Path) -> np.ndarray:
+    import soundfile
+
     x, rate = soundfile.read(path, always_2d=True)
     return resample_poly(x.mean(1), RATE, rate) if rate != RATE else x.mean(1)
 
@@ -76,8 +77,11 @@ def main() -> None:
     args = parser.parse_args()
     try:
         import matplotlib.pyplot as plt
+        import soundfile
     except ImportError:
-        raise SystemExit("this demo draws a figure with matplotlib: pip install 'restore-posterior[demo]'") from None
+        raise SystemExit(
+            "this demo needs matplotlib and soundfile: pip install 'restore-posterior[demo,audio]'"
+        ) from None
 
     args.output.parent.mkdir(parents=True, exist_ok=True)
     noisy, restored, clean = (

@@ -67,32 +67,30 @@ def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span
 
 def steady_noise(Y: Tensor) -> Stationary:
     """Of frames `(1, 2, F, N)`: noise as strong in every frame as it is in the quietest."""
-    power = _heard(Y)
-    floor = power.quantile(QUIET, dim=1) / -math.log1p(-QUIET)  # as that of the power of Gaussian noise, to its mean
+    power, sounding = _variances(Y)
+    floor = power[:, sounding].quantile(QUIET, dim=1) / -math.log1p(
+        -QUIET
+    )  # as that of the power of Gaussian noise, to its mean
     return Stationary(floor.clamp(min=FLOOR * float(floor.mean())))
 
 
 def noise_between_words(Y: Tensor, x: Tensor, first: Stationary) -> Stationary:
     """As strong, at each frequency, as what is heard where a draw `x` of the speech in the `first` noise is weaker than
     that: noise that swells is underestimated by its quietest moments."""
-    power, v = REDUNDANCY * Y.double().square().mean((0, 1)), first.spectrum.double()[:, None]
-    weak = (local(x).variance < v) & _sounding(power)
-    return Stationary(((weak * power).sum(1) + FIRST * v[:, 0]) / (weak.sum(1) + FIRST))
+    power, sounding = _variances(Y)
+    weak = (local(x).variance < first.variance) & sounding
+    return Stationary(((weak * power).sum(1) + FIRST * first.spectrum) / (weak.sum(1) + FIRST))
 
 
-def _heard(Y: Tensor) -> Tensor:
-    """Variances seen in the frames that are no digital silence, which tells nothing of the noise."""
-    power = REDUNDANCY * Y.double().square().mean((0, 1))  # (F, N)
-    return power[:, _sounding(power)]
-
-
-def _sounding(power: Tensor) -> Tensor:
+def _variances(Y: Tensor) -> tuple[Tensor, Tensor]:
+    """Seen in each number, `(F, N)`; and which frames are no digital silence, which tells nothing of the noise."""
+    power = REDUNDANCY * Y.double().square().mean((0, 1))
     loud = power.mean(0)
-    return loud > 1e-10 * loud.max()
+    return power, loud > 1e-10 * loud.max()
 
 
 def few_sounds(steady: Stationary, frames: int, seed: int) -> NMF:
-    """Where EM begins: noise of few sounds that come and go, all in all that of the quietest frames."""
+    """Where EM begins: noise of few sounds that come and go, all in all as strong as the steady one."""
     like = (steady.spectrum / REDUNDANCY).sqrt()[:, None].expand(-1, frames)[None, None].expand(1, 2, -1, -1)
     return NMF.start(like, RANK, Draws(seed), redundancy=REDUNDANCY)
 

@@ -178,6 +178,18 @@ def test_ddrm_takes_the_papers_step_in_each_direction(name, tau):
     torch.testing.assert_close(got, Vt.T @ wanted)
 
 
+@pytest.mark.parametrize("sigma_y", [0.02, 0.2])
+def test_the_last_step_of_ddrm_keeps_data_that_are_surer_than_its_rung(sigma_y):
+    D = prior("gaussian", SIZE)
+    A = Mask(torch.arange(SIZE**2).reshape(SIZE, SIZE) % 3 > 0, channels=1)
+    P = Problem(torch.ones(1, *A.oshape, dtype=torch.float64), A, GaussianNoise(sigma_y))
+    x = torch.zeros(1, *SHAPE, dtype=torch.float64)
+    last, denoised = DDRM().step(x, 0.1, 0.0, P, D, Draws(0)), D(x, 0.1)
+    torch.testing.assert_close(A(last), P.y if sigma_y < 0.1 else A(denoised))
+    missing = ~A.mask.bool().expand(SHAPE)
+    torch.testing.assert_close(last[0][missing], denoised[0][missing])
+
+
 def test_ddrm_refuses_an_operator_without_svd_in_words():
     class Bare(Mask):
         gram = None
