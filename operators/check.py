@@ -110,7 +110,8 @@ def assert_response(A: LinearOperator, *, tol: float = 1e-9) -> None:
 
 
 def assert_svd(A: LinearOperator, *, tol: float = 1e-9, seed: int = 0) -> None:
-    """`svd()` is `None`, or `A = U diag(s) V'` with orthonormal columns, `s >= 0`, and `Ut`, `Vt` the transposes.
+    """`svd()` is `None`, or `A = U diag(s) V'` with orthonormal columns, `s >= 0`, `Ut`, `Vt` the transposes, and
+    `mix`, `weighted_norm` what they say.
 
     Raises:
         LawError: naming what differs.
@@ -128,6 +129,12 @@ def assert_svd(A: LinearOperator, *, tol: float = 1e-9, seed: int = 0) -> None:
     x, y = _random(A.ishape, seed), _random(A.oshape, seed + 1)
     _close(A, "Vt(x) and V'x", svd.Vt(x), x.flatten(1) @ V, tol)
     _close(A, "Ut(y) and U'y", svd.Ut(y), y.flatten(1) @ U, tol)
+    n, Uy, Vx = _random(A.ishape, seed + 2), y.flatten(1) @ U, x.flatten(1) @ V
+    mixed = (s + 1) * Uy + s.square() * Vx - 2.0 * (n.flatten(1) @ V)
+    got = svd.mix(lambda s: (s + 1, s.square(), torch.full_like(s, -2.0)), y, x, n)
+    _close(A, "mix() and V (g U'y + ...)", got.flatten(1), mixed @ V.T, tol)
+    weighted = ((s + 1) * Uy.square()).sum(1)
+    _close(A, "weighted_norm() and sum w (U'y)^2", svd.weighted_norm(lambda s: s + 1, y), weighted, tol)
 
 
 def assert_laws(A: LinearOperator) -> None:

@@ -7,14 +7,15 @@ a side the separable form is the faster one; the circular form takes any kernel 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from operators import fourier
 from operators.base import LinearOperator, Shape, check_weights
-from operators.linalg import SVD, tolerance
+from operators.linalg import SVD, dot, tolerance
 
 ZERO = 1e-12  # singular values below this share of the largest are rounding, and count as zero
 _DENSE = 1024  # pixels a side up to which matrix products beat FFTs (measured)
@@ -115,13 +116,33 @@ class CircularFilter(LinearOperator):
             X = rows(x) * torch.fft.rfft2(x, norm="ortho")
             return fourier.hartley_of(X, self.ishape[-1]).flatten(1)
 
-        return SVD(
+        svd = SVD(
             s=self.s.expand(self.oshape).flatten(),
             U=lambda z: fourier.hartley(z.reshape(-1, *self.oshape)),
             Ut=lambda y: fourier.hartley(y).flatten(1),
             V=V,
             Vt=Vt,
         )
+        return FilterSVD(**vars(svd), filter=self) if self.shift_invariant else svd
+
+
+@dataclass(frozen=True)
+class FilterSVD(SVD):
+    """Of a circular filter: all that depends on singular values alone is one, of half spectra."""
+
+    filter: CircularFilter
+
+    def mix(self, weigh: Callable[[Tensor], Sequence[Tensor]], y: Tensor, *xs: Tensor) -> Tensor:
+        g, *w = weigh(self.filter.half_s.to(y))
+        total = fourier.as_complex(self.filter.rows, y).conj() * g * torch.fft.rfft2(y)
+        for weight, x in zip(w, xs, strict=True):
+            total = total + weight * torch.fft.rfft2(x)
+        return fourier.irfft2(total, y.shape[-1])
+
+    def weighted_norm(self, weigh: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+        w = fourier.twice(y.shape[-1], y) * weigh(self.filter.half_s.to(y))
+        z = torch.view_as_real(w.sqrt() * torch.fft.rfft2(y, norm="ortho"))
+        return dot(z, z)
 
 
 class Separable(LinearOperator):

@@ -108,6 +108,14 @@ def as_complex(spectrum: Tensor, like: Tensor) -> Tensor:
     return torch.view_as_complex(spectrum.to(like))
 
 
+def twice(width: int, like: Tensor) -> Tensor:
+    """How many modes each column of a half spectrum stands for, `(width // 2 + 1,)`: column 0 and, of an even width,
+    the last are their own mirrors."""
+    count = like.new_full((width // 2 + 1,), 2.0)
+    count[:: width // 2 if width % 2 == 0 else width] = 1
+    return count
+
+
 def irfft2(X: Tensor, width: int, norm: str | None = None) -> Tensor:
     """`torch.fft.irfft2` to `width` columns; axis by axis is the faster way on a CPU."""
     return torch.fft.irfft(torch.fft.ifft(X, dim=-2, norm=norm), n=width, norm=norm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,23 @@ class SVD:
     Ut: Callable[[Tensor], Tensor]
     V: Callable[[Tensor], Tensor]
     Vt: Callable[[Tensor], Tensor]
+
+    def mix(self, weigh: Callable[[Tensor], Sequence[Tensor]], y: Tensor, *xs: Tensor) -> Tensor:
+        """`V (g(s) U'y + w_1(s) V'x_1 + w_2(s) V'x_2 + ...)`, `(B, *ishape)`.
+
+        Args:
+            weigh: from singular values, of any shape, to `g, w_1, w_2, ...`, one number for each of them.
+            y: `(B, *oshape)`, or one row for all.
+            xs: `(B, *ishape)` each.
+        """
+        g, *w = weigh(self.s.to(y))
+        parts = self.Vt(torch.cat(xs)).chunk(len(xs))
+        return self.V(g * self.Ut(y) + torch.stack([a * b for a, b in zip(w, parts, strict=True)]).sum(0))
+
+    def weighted_norm(self, weigh: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+        """`sum_i w(s_i) (U'y)_i^2` of each row, accumulated in float64, `(B,)`; `weigh` as above, not negative."""
+        z = self.Ut(y)
+        return dot(z, weigh(self.s.to(y)) * z)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

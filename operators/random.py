@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from operators.base import LinearOperator
 
 
 def generator(*key: int) -> torch.Generator:
@@ -39,6 +43,13 @@ class Draws:
     def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normal numbers, `(B, *shape)`, in the dtype and on the device of `like`."""
         return self.each(lambda g, _: torch.randn(*shape, generator=g, dtype=like.dtype)).to(like.device)
+
+
+def white_data(A: LinearOperator, rng: Draws, like: Tensor) -> Tensor:
+    """White noise of the data, `(B, *oshape)`; where possible the image of noise on the signal: tiles agree on it."""
+    if A.gram is not None:
+        return A.forward(rng.normal(A.ishape, like=like)) / math.sqrt(A.gram)
+    return rng.normal(A.oshape, like=like)
 
 
 class TileDraws(Draws):

@@ -22,6 +22,7 @@ from restore.uncertainty.calibration import (
     Calibration,
     Condition,
     Entry,
+    half_width,
     spread,
 )
 
@@ -60,14 +61,17 @@ class Interval:
         """What the map may be called."""
         return HONESTLY if self.level is None else CALIBRATED.format(100 * self.level)
 
-    def map(self, std: np.ndarray) -> np.ndarray:
-        """Standard deviations of the draws, in [0, 1] units, as the map that is written."""
-        return std if self.entry is None else np.float32(self.entry.factor) * spread(std)
+    def map(self, std: np.ndarray, sigma: float) -> np.ndarray:
+        """Standard deviations of the draws, in [0, 1] units as the noise `sigma` of the data, as the map that is
+        written."""
+        if self.entry is None:
+            return std
+        return half_width(spread(std), sigma, self.entry.factor, self.entry.power).astype(np.float32)
 
     def record(self) -> dict[str, Any]:
         """As plain data."""
-        factor = None if self.entry is None else self.entry.factor
-        return {"is": self.words, "level": self.level, "factor": factor, "why": self.why}
+        factor, power = (None, None) if self.entry is None else (self.entry.factor, self.entry.power)
+        return {"is": self.words, "level": self.level, "factor": factor, "power": power, "why": self.why}
 
 
 def interval(prepared: Prepared, request: Request, draws: int) -> Interval:
@@ -101,7 +105,8 @@ def serving(request: Asking, wanted: Condition) -> Interval:
         return Interval(None, None, f"{_name(request)} does not fit: {entry}")
     c = entry.condition
     on = f"{entry.pictures} pictures, {c.kind}, noise {c.sigma:.3g}, {c.draws} draws"
-    return Interval(entry, calibration.level, f"{entry.factor:.3g} times the spread, by {_name(request)}: {on}")
+    wide = f"{entry.factor:.3g} sigma (spread / sigma)^{entry.power:.2g} to each side"
+    return Interval(entry, calibration.level, f"{wide}, by {_name(request)}: {on}")
 
 
 def _name(request: Asking) -> str:

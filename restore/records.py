@@ -264,7 +264,7 @@ def _extras(
             shown.append((f"sample {i}", _small(sample)))
     if found is not None:
         what = "standard deviation" if found.entry is None else "half-width of the interval"
-        scaled = found.map(canvas.std.read()) * np.float32(units.scale)
+        scaled = found.map(canvas.std.read(), prepared.noise.sigma) * np.float32(units.scale)
         notes.append(f"{std_map(spread, scaled, what)}; {found.words} ({found.why})")
         files.append(spread.name)
         shown.append((f"{what}\n{found.words}", _small(scaled)[0]))

@@ -46,11 +46,16 @@ def kind_of(used: np.ndarray | None, coils: int) -> str:
     return f"{out}, {'one coil' if coils == 1 else 'several coils'}"
 
 
-def half_width(found: Interval, std: np.ndarray, scale: float) -> np.ndarray:
-    """Of the interval of each pixel, `(y, x)`: the calibrated one, else that of a normal distribution."""
+def half_width(found: Interval, std: np.ndarray, scale: float, noise: float) -> np.ndarray:
+    """Of the interval of each pixel, `(y, x)`: the calibrated one, else that of a normal distribution.
+
+    Args:
+        scale: what a one of the prior is in the units of `std`.
+        noise: of the data, in the units of `std`.
+    """
     if found.entry is None:
         return np.float32(normal_factor(LEVEL)) * std
-    return np.float32(scale) * found.map(std[None] / np.float32(scale))[0]
+    return np.float32(scale) * found.map(std[None] / np.float32(scale), noise / scale)[0]
 
 
 def predicted(posed: Slice, draws: np.ndarray, found: Interval) -> tuple[np.ndarray, np.ndarray | None]:
@@ -61,6 +66,6 @@ def predicted(posed: Slice, draws: np.ndarray, found: Interval) -> tuple[np.ndar
     each, variance = scanned(posed, draws)
     if len(draws) < 2:
         return each.mean(0), None
-    anatomy = half_width(found, each.std(0, ddof=1), posed.scale)
+    anatomy = half_width(found, each.std(0, ddof=1), posed.scale, posed.noise)
     noise = normal_factor(found.level or LEVEL) * np.sqrt(variance.mean(0))
     return each.mean(0), np.hypot(anatomy, noise)

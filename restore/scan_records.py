@@ -98,7 +98,7 @@ class _Volume:
         std = np.abs(self.samples(n)).std(0, ddof=1)
         if self.interval.entry is None or self.told[n].empty:
             return std
-        return half_width(self.interval, std, self.told[n].scale)
+        return half_width(self.interval, std, self.told[n].scale, self.prepared.sigma)
 
     def magnitude(self, n: int, i: int) -> np.ndarray:
         """Of draw `i`."""
@@ -230,7 +230,7 @@ def _against(volume: _Volume, n: int, truth: np.ndarray) -> dict[str, Any]:
     mean, each = volume.mean(n), np.abs(volume.samples(n))
     found: dict[str, Any] = {"psnr": peak_psnr(mean, truth), "covered": None}
     if len(each) > 1:
-        half = half_width(volume.interval, each.std(0, ddof=1), volume.told[n].scale)
+        half = half_width(volume.interval, each.std(0, ddof=1), volume.told[n].scale, volume.prepared.sigma)
         found["covered"] = float((np.abs(truth - mean) <= half)[body_of(truth)].mean())
     return found
 

@@ -124,7 +124,7 @@ def _uncertainty(
         return dict.fromkeys(("coverage", "calibrated", "width", "ranks", "nearer"))
     error, std = first_draws(prepared, outcome, truth, outcome.draws)
     found = interval(prepared, request, outcome.draws)
-    half = found.map(std) if found.entry else normal_factor(LEVEL) * std
+    half = found.map(std, prepared.noise.sigma) if found.entry else normal_factor(LEVEL) * std
     rows, columns = (((np.arange(_GRID) + 0.5) * n / _GRID).astype(int) for n in truth.shape[1:])
     grid = [torch.from_numpy(x[:, rows[:, None], columns].mean(0)) for x in (truth, *each)]
     white = torch.rand(truth.shape, generator=generator(int(prepared.sha256[:8], 16)))

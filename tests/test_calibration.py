@@ -16,6 +16,8 @@ from restore.uncertainty.calibration import (
     Judged,
     calibrate,
     exact_coverage,
+    fitted_power,
+    half_width,
     judge,
     normal_factor,
     pictures_needed,
@@ -34,10 +36,6 @@ def picture(rng, draws=8, wide=0.5, condition=HERE, size=12):
     return judge(condition, error - x.mean(0), x.std(0, ddof=1), 0.9)
 
 
-def covered(j: Judged, factor: float) -> float:
-    return 1 - j.misses[int(np.searchsorted(FACTORS, factor))]
-
-
 @pytest.mark.parametrize("wide", [0.3, 1.0, 3.0])
 @pytest.mark.parametrize("n", [9, 30])
 def test_the_promise_is_kept_on_average_over_calibrations_and_new_pictures(n, wide):
@@ -45,8 +43,8 @@ def test_the_promise_is_kept_on_average_over_calibrations_and_new_pictures(n, wi
     rng = np.random.default_rng(n)
     found = []
     for _ in range(100):
-        factor = calibrate([picture(rng, wide=wide) for _ in range(n)], 0.9).factor
-        found.append(covered(picture(rng, wide=wide), factor))
+        entry = calibrate([picture(rng, wide=wide) for _ in range(n)], 0.9)
+        found.append(picture(rng, wide=wide).covered(entry.factor, entry.power))
     mean, se = np.mean(found), np.std(found) / len(found) ** 0.5
     assert 0.9 - 3 * se <= mean <= 0.9 + 2 / (n + 1) + 3 * se
 
@@ -84,8 +82,49 @@ def test_too_few_pictures_are_refused_with_the_number_needed():
 
 
 def test_a_picture_left_out_is_held_against_the_factor_of_the_others():
-    found = [Judged(HERE, (score > FACTORS).astype(float).tolist(), 0.1, 0.5) for score in (1, 2, 3)]
+    found = [Judged(HERE, [0.1 * score], [0.1], 0.5) for score in (1, 2, 3)]
     assert calibrate(found, 0.5).covered == pytest.approx(2 / 3)  # the others reach as far as the largest of them
+
+
+def uneven(rng, rough, power=0.6, size=48):
+    """A picture where errors grow as a power of a spread that differs from place to place, rough pictures' the most."""
+    std = HERE.sigma * np.exp(0.7 * rng.standard_normal((1, size // 6, size // 6)) - 2 + rough)
+    std = std.repeat(6, 1).repeat(6, 2)
+    error = HERE.sigma * (std / HERE.sigma) ** power * rng.standard_normal((1, size, size))
+    return judge(HERE, error, std, 0.9)
+
+
+def test_what_is_covered_depends_neither_on_the_spread_nor_on_how_rough_pictures_are():
+    rng = np.random.default_rng(0)
+    entry = calibrate([uneven(rng, 0.0) for _ in range(40)], 0.9)
+    assert entry.power == pytest.approx(0.6, abs=0.05)
+    half = half_width(np.array(uneven(rng, 0.0).spreads), HERE.sigma, entry.factor, entry.power)
+    assert entry.width == pytest.approx(2 * half.mean(), rel=0.1)
+    for rough in (-1.0, 1.0):
+        new = [uneven(rng, rough) for _ in range(20)]
+        assert np.mean([j.covered(entry.factor, entry.power) for j in new]) == pytest.approx(0.92, abs=0.03)
+        in_proportion = smallest_factor(np.array([uneven(rng, 0.0).misses(1.0) for _ in range(40)]), 0.9)
+        assert abs(np.mean([j.covered(in_proportion, 1.0) for j in new]) - 0.9) > 0.04
+
+
+def test_intervals_are_the_same_in_any_units():
+    rng = np.random.default_rng(0)
+    std, n = 0.1 * rng.random((1, 24, 24)), rng.standard_normal((1, 24, 24))
+    entries = [
+        calibrate([judge(replace(HERE, sigma=s * HERE.sigma), s * n * std, s * std, 0.9)] * 9, 0.9) for s in (1, 2)
+    ]
+    assert entries[0].power == pytest.approx(entries[1].power, abs=0.01)
+    assert entries[0].factor == pytest.approx(entries[1].factor, rel=0.02)
+
+
+def test_where_the_spread_says_nothing_of_the_error_all_are_as_wide():
+    rng = np.random.default_rng(0)
+    std = 0.1 * np.exp(rng.standard_normal((1, 48, 48)))
+    error = 0.1 * rng.standard_normal((1, 48, 48))
+    assert fitted_power([judge(HERE, error, std, 0.9)]) == pytest.approx(0, abs=0.1)
+    assert fitted_power([judge(HERE, error, np.full_like(std, 0.1), 0.9)]) == 1.0
+    nothing = judge(HERE, 0 * error, std, 0.9)
+    assert math.isfinite(fitted_power([nothing]))
 
 
 def test_no_spread_is_never_zero_and_borders_are_as_the_middle():
@@ -109,15 +148,15 @@ def test_raw_coverage_of_exact_draws_is_what_is_said_of_them():
 
 def test_a_factor_for_few_draws_covers_no_less_with_more_of_them():
     """What lets an entry for 8 draws serve 12."""
-    rng, factors = np.random.default_rng(0), {}
-    x, error = rng.standard_normal((30, 16, 1, 12, 12)), rng.standard_normal((30, 1, 12, 12))
+    rng, found = np.random.default_rng(0), {}
+    hard = 0.1 * np.exp(rng.standard_normal((30, 1, 1, 3, 3))).repeat(8, -1).repeat(8, -2)
+    x, error = hard * rng.standard_normal((30, 16, 1, 24, 24)), hard[:, 0] * rng.standard_normal((30, 1, 24, 24))
     for k in (2, 3, 4, 8, 16):
-        found = [
-            judge(HERE, 0.1 * (e - d[:k].mean(0)), 0.1 * d[:k].std(0, ddof=1), 0.9)
-            for d, e in zip(x, error, strict=True)
-        ]
-        factors[k] = calibrate(found, 0.9).factor
-    assert sorted(factors.values(), reverse=True) == list(factors.values()) and factors[2] > 1.2 * factors[16]
+        found[k] = [judge(HERE, e - d[:k].mean(0), d[:k].std(0, ddof=1), 0.9) for d, e in zip(x, error, strict=True)]
+    for few in (2, 3, 4, 8):
+        entry = calibrate(found[few], 0.9)
+        for more in (k for k in found if k > few):
+            assert np.mean([j.covered(entry.factor, entry.power) for j in found[more]]) > 0.9
 
 
 def fitted(**changes):
@@ -153,6 +192,10 @@ def test_a_file_holds_what_was_written_and_is_added_to(tmp_path):
     again = cal.updated([replace(fitted(), factor=7.0), fitted(verb="deblur")])
     assert [e.condition.verb for e in again.entries] == ["denoise", "denoise", "deblur"]
     assert again.find(HERE).factor == 7.0
+    plain = json.loads(path.read_text())
+    del plain["entries"][0]["power"]
+    path.write_text(json.dumps(plain))
+    assert Calibration.load(path).find(HERE).power == 1.0
 
 
 @pytest.mark.parametrize(
@@ -168,6 +211,8 @@ def test_a_file_holds_what_was_written_and_is_added_to(tmp_path):
         ("factor=-1", "factor -1"),
         ("factor=Infinity", "factor inf"),
         ('factor="2"', "does not describe"),
+        ("power=-1", "power -1"),
+        ("power=NaN", "power nan"),
         ("surplus=1", "surplus"),
     ],
 )

@@ -45,7 +45,7 @@ def calibrated(capsys, verb="denoise", noise="0.1", level="0.7", out="cal.json",
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_map_of_every_verb_is_the_interval_that_was_fitted(capsys, verb):
     out = calibrated(capsys, verb)
-    assert "70 % of the values of a further picture" in out and out.count("| ") > 12
+    assert "covers 70 % of the values of a further" in out and out.count("| ") > 12
     entry = Calibration.load(Path("cal.json")).entries[-1]
     assert (entry.condition.verb, entry.condition.draws, entry.pictures) == (verb, 3, 3)
     words = [verb, "m/pictures", *VERBS[verb][1], "--noise", "0.1", "--ref", "tj", *SAMPLES]
@@ -103,7 +103,7 @@ def test_the_calibration_beside_the_weights_is_taken_by_itself(capsys, monkeypat
     Path("calibration.json").write_text(json.dumps(content))
     photo()
     words = ["denoise", "photo.png", "-o", "a.png", "--noise", "0.1", *SAMPLES, "--overwrite"]
-    assert "times the spread, by the calibration of photos: 3 pictures" in command(capsys, *words)[1]
+    assert "to each side, by the calibration of photos: 3 pictures" in command(capsys, *words)[1]
     Path("calibration.json").write_text("{")
     status, _, err = command(capsys, *words)
     assert status == 2 and "calibration.json: cannot be read" in err

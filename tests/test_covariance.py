@@ -232,6 +232,12 @@ def test_the_gain_of_a_stationary_covariance_holds_for_odd_sizes_and_colours(sha
     r = Draws(4).normal(A.oshape, like=S)
     wanted = S @ M.T @ torch.linalg.solve(M @ S @ M.T + 0.05**2 * torch.eye(len(M)).double(), r.flatten())
     torch.testing.assert_close(C.gain(A, r, 0.05).flatten(), wanted, rtol=1e-7, atol=1e-9)
+    D = Draws(5, (0, 1)).normal(shape, like=S)
+    for law in (C, Times(C, 1.7)):
+        short, long = (
+            way.draw(law, A, D, r, 0.05, Draws(6, (0, 1)), spread=0.7, fresh=0.02) for way in (type(law), Covariance)
+        )
+        torch.testing.assert_close(short, long, rtol=1e-7, atol=1e-8)
 
 
 def test_spectra_of_the_errors_of_a_wiener_filter_are_known():

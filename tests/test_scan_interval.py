@@ -64,7 +64,8 @@ def test_the_map_is_the_interval_that_was_fitted_on_slices_that_hold_something(c
     truth, half, slices = np.abs(np.load("m/truths/v.npy")), np.load("o_std.npy"), record["slices"]
     for s in (0, 2):
         scale = slices[s]["scale"]
-        wanted = entry.factor * scale * spread(draws[:, s].std(0, ddof=1)[None] / scale)[0]
+        std, sigma = spread(draws[:, s].std(0, ddof=1)[None] / scale)[0], record["noise"]["sigma"] / scale
+        wanted = scale * entry.factor * sigma * (std / sigma) ** entry.power
         np.testing.assert_allclose(half[s], wanted, rtol=1e-4)
         inside = body_of(truth[s])
         covered = (np.abs(truth[s] - draws[:, s].mean(0)) <= half[s])[inside].mean()

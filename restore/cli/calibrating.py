@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from restore.errors import InputError
 from restore.uncertainty.calibration import (
@@ -61,7 +62,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             for name, rows in each(meas, entry, recipe, composed, options, counts):
                 for k, row in rows.items():
                     found[k].append(row)
-                spread, raw = rows[draws].spread, rows[draws].raw
+                spread, raw = fmean(rows[draws].spreads), rows[draws].raw
                 print(f"{name}: spread {spread:.3f}, its {100 * level:g} % covers {raw:.3f}", flush=True)
         except InputError as error:
             print(f"restore: {error}", file=sys.stderr)
@@ -124,20 +125,20 @@ def summary(entries: Sequence[Entry], level: float) -> str:
     z, n = normal_factor(level), entries[0].pictures
     share, more = f"{100 * level:g} %", f"{200 / (n + 1):.2g} %"
     lines = [
-        f"| draws | +- {z:.2f} spread covers | (exact draws) | factor | covers, left out | mean width |",
-        "|------:|--------------------:|--------------:|-------:|-----------------:|-----------:|",
+        f"| draws | +- {z:.2f} spread covers | (exact draws) | factor | power | covers, left out | mean width |",
+        "|------:|--------------------:|--------------:|-------:|------:|-----------------:|-----------:|",
     ]
     for e in entries:
         left_out = "-" if e.covered is None else f"{e.covered:.3f}"
         exact = exact_coverage(e.condition.draws, level)
         lines.append(
-            f"| {e.condition.draws:5d} | {e.raw:19.3f} | {exact:13.3f} | {e.factor:6.2f} | {left_out:>16} "
-            f"| {e.width:10.4f} |"
+            f"| {e.condition.draws:5d} | {e.raw:19.3f} | {exact:13.3f} | {e.factor:6.2f} | {e.power:5.2f} "
+            f"| {left_out:>16} | {e.width:10.4f} |"
         )
     promise = (
-        f"mean +- factor * spread covers {share} of the values of a further picture on average, or more, if it is",
-        f"to these {n} as they are to each other; with {n} it may be up to {more} more. (exact draws): of",
-        "a normal distribution, in grey. Left out: each picture, with the factor of the others.",
+        f"mean +- factor sigma (spread / sigma)^power, sigma the noise, covers {share} of the values of a further",
+        f"picture on average, or more, if it is to these {n} as they are to each other; with {n} it may be up to",
+        f"{more} more. (exact draws): of a normal distribution, in grey. Left out: each picture, by the others.",
     )
     return "\n".join([*lines, "", *promise, ""])
 

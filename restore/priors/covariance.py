@@ -15,9 +15,9 @@ from torch import Tensor
 from operators import diagonal
 from operators.base import LinearOperator
 from operators.compose import compose
-from operators.fourier import irfft2
+from operators.fourier import irfft2, twice
 from operators.linalg import cg
-from operators.random import Draws
+from operators.random import Draws, white_data
 
 CELLS = 16  # steps from frequency 0 to 1/2 along each axis, where spectra are averaged over near frequencies
 
@@ -57,6 +57,19 @@ class Covariance(ABC):
             NotImplementedError: of this covariance no root is known.
         """
         raise NotImplementedError(f"{type(self).__name__} has no root to draw with")
+
+    def draw(
+        self, A: LinearOperator, D: Tensor, y: Tensor, sigma_y: float, rng: Draws, *, spread: float, fresh: float
+    ) -> Tensor:
+        """`x0` given `y`, where it is `N(D, C)`, `(B, *ishape)`: perturb and solve (Papandreou and Yuille 2010).
+
+        Args:
+            spread: of what is drawn of `N(0, C)`; 1 for a draw that is exact.
+            fresh: standard deviation of what is added to `y`; `sigma_y` for a draw that is exact.
+        """
+        z = D.add(self.sample(rng, D), alpha=spread)
+        seen = y.add(white_data(A, rng, z), alpha=fresh)
+        return z + self.gain(A, seen - A.forward(z), sigma_y)
 
 
 class Scalar(Covariance):
@@ -139,6 +152,12 @@ class Times(Covariance):
     def sample(self, rng: Draws, like: Tensor) -> Tensor:
         return math.sqrt(self.factor) * self.C.sample(rng, like)
 
+    def draw(
+        self, A: LinearOperator, D: Tensor, y: Tensor, sigma_y: float, rng: Draws, *, spread: float, fresh: float
+    ) -> Tensor:
+        root = math.sqrt(self.factor)
+        return self.C.draw(A, D, y, sigma_y / root, rng, spread=spread * root, fresh=fresh)
+
 
 class Through(Covariance):
     """`M C M'`: that of `M u`, for `u` with the covariance `C`."""
@@ -175,25 +194,40 @@ class Stationary(Covariance):
         `(I + C^(1/2) A'A C^(1/2) / sigma_y^2) u = C^(1/2) A' r / sigma_y^2`, preconditioned by what `A'A` passes of
         each.
         """
-        width, root = A.ishape[-1], self.spectrum.sqrt()
-        inverse = (passed(A, r, self.spectrum.shape) / sigma_y**2 * self.spectrum).add_(1).reciprocal_()
         if A.shift_invariant:
-            return filtered(A.adjoint(r), self.spectrum * inverse / sigma_y**2)
-        twice = self.spectrum.new_full((width // 2 + 1,), math.sqrt(2))  # columns that stand for two modes
-        twice[:: width // 2 if width % 2 == 0 else width] = 1  # 0 and, of an even width, the last stand for themselves
-        into, out = root / twice, root * (twice / sigma_y**2)
+            return filtered(A.adjoint(r), self.spectrum * self._inverse(A, r, sigma_y) / sigma_y**2)
+        u = _Unknowns(self, A.ishape[-1])
+        return u.signal(self._solved(A, u, u.modes(A.adjoint(r)) / sigma_y**2, sigma_y))
 
-        def signal(u: Tensor) -> Tensor:
-            return from_modes(into * torch.view_as_complex(u), width)
+    def draw(
+        self, A: LinearOperator, D: Tensor, y: Tensor, sigma_y: float, rng: Draws, *, spread: float, fresh: float
+    ) -> Tensor:
+        """As in the base class, with `D` moved once by what is drawn and what is solved for: both are modes."""
+        w, width = rng.normal(D.shape[1:], like=D), A.ishape[-1]
+        seen = y.add(white_data(A, rng, D), alpha=fresh)
+        if A.shift_invariant:
+            through, inverse = passed(A, y, self.spectrum.shape), self._inverse(A, y, sigma_y)
+            told = (to_modes(A.adjoint(seen)) - through * to_modes(D)) * (self.spectrum * inverse / sigma_y**2)
+            return D + from_modes(told + to_modes(w) * (self.spectrum.sqrt() * inverse * spread), width)
+        u = _Unknowns(self, width)
+        right = torch.add(spread * u.white(w), u.modes(A.adjoint(seen - A.forward(D))), alpha=1 / sigma_y**2)
+        return D + u.signal(self._solved(A, u, right, sigma_y))
 
-        def modes(v: Tensor) -> Tensor:
-            return torch.view_as_real(out * to_modes(v))
+    def _inverse(self, A: LinearOperator, like: Tensor, sigma_y: float) -> Tensor:
+        """That of `I + C^(1/2) A'A C^(1/2) / sigma_y^2`, where modes do not mix or as if they did not."""
+        return (passed(A, like, self.spectrum.shape) / sigma_y**2 * self.spectrum).add_(1).reciprocal_()
 
-        def precondition(u: Tensor) -> Tensor:
-            return torch.view_as_real(inverse * torch.view_as_complex(u))
+    def _solved(self, A: LinearOperator, u: _Unknowns, right: Tensor, sigma_y: float) -> Tensor:
+        """`(I + C^(1/2) A'A C^(1/2) / sigma_y^2)^-1 right`."""
+        inverse = self._inverse(A, right, sigma_y)
 
-        right = modes(A.adjoint(r))
-        return signal(cg(lambda u: modes(A.normal(signal(u))).add_(u), right, precondition=precondition, tol=self.tol))
+        def matvec(v: Tensor) -> Tensor:
+            return torch.add(v, u.modes(A.normal(u.signal(v))), alpha=1 / sigma_y**2)
+
+        def precondition(v: Tensor) -> Tensor:
+            return torch.view_as_real(inverse * torch.view_as_complex(v))
+
+        return cg(matvec, right, precondition=precondition, tol=self.tol)
 
     def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
         if A.ishape != A.oshape:
@@ -202,6 +236,28 @@ class Stationary(Covariance):
 
     def sample(self, rng: Draws, like: Tensor) -> Tensor:
         return filtered(rng.normal(like.shape[1:], like), self.spectrum.sqrt())
+
+
+class _Unknowns:
+    """Modes `u` of a signal `C^(1/2) u`, real numbers `(B, C, H, W // 2 + 1, 2)` whose inner product is that of the
+    signals they stand for."""
+
+    def __init__(self, C: Stationary, width: int):
+        self.width, self.each = width, twice(width, C.spectrum).sqrt()
+        root = C.spectrum.sqrt()
+        self.into, self.out = root / self.each, root * self.each
+
+    def signal(self, u: Tensor) -> Tensor:
+        """`C^(1/2) u`."""
+        return from_modes(self.into * torch.view_as_complex(u), self.width)
+
+    def modes(self, v: Tensor) -> Tensor:
+        """`C^(1/2)' v`."""
+        return torch.view_as_real(self.out * to_modes(v))
+
+    def white(self, w: Tensor) -> Tensor:
+        """The `u` of white noise."""
+        return torch.view_as_real(self.each * to_modes(w))
 
 
 def to_modes(v: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from operators.base import LinearOperator
 from operators.noise import Gaussian
-from operators.random import Draws
+from operators.random import Draws, white_data
 from restore.priors.base import per_row
 from restore.problem import Problem
 from restore.samplers.base import SamplerError
@@ -31,13 +31,6 @@ def exact_draw(A: LinearOperator, sigma_y: float, y: Tensor, guess: Tensor, vari
     z = guess.add(rng.normal(A.ishape, like=guess), alpha=math.sqrt(variance))
     seen = y.add(white_data(A, rng, guess), alpha=sigma_y)
     return z + A.pull(seen - A.forward(z), sigma_y**2 / variance)
-
-
-def white_data(A: LinearOperator, rng: Draws, like: Tensor) -> Tensor:
-    """White noise of the data, `(B, *oshape)`; where possible the image of noise on the signal: tiles agree on it."""
-    if A.gram is not None:
-        return A.forward(rng.normal(A.ishape, like=like)) / math.sqrt(A.gram)
-    return rng.normal(A.oshape, like=like)
 
 
 def langevin_draw(problem: Problem, guess: Tensor, variance: float, rng: Draws, steps: int) -> Tensor:

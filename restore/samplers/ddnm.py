@@ -93,7 +93,7 @@ class DDNM(Sampler):
             return D + noise + A.adjoint(lam * y + A.forward(fresh * n - noise - lam * D)) / A.gram
         svd = A.svd()
         if svd is not None:
-            return replace_measured(svd, y, D, n, noise, *self._gains(svd.s.to(D), tau, sigma_y))
+            return replace_measured(svd, y, D, n, noise, lambda s: self._gains(s, tau, sigma_y))
         beta = sigma_y**2 * max(1 / (2 * tau**2), 1 / self.scale**2)
         kappa = 1 - sigma_y**2 / (2 * tau**2 * beta)
         carried = min(carried, math.sqrt(1 - kappa**2))

@@ -68,30 +68,36 @@ class DDRM(Sampler):
         A, sigma_y = problem.linear_gaussian
         top = float(self.ladder(prior)[0])
         n = rng.normal(A.ishape, like=problem.y)
-        svd = _svd(A)
-        s = svd.s.to(n)
-        sure = s * top >= sigma_y
-        fresh = torch.where(sure, (top**2 - (sigma_y / s).square()).clamp(min=0).sqrt(), top)
-        zero = torch.zeros_like(n)
-        return replace_measured(svd, problem.y, zero, n, top * n, torch.where(sure, 1 / s, 0.0), fresh)
+
+        def weigh(s: Tensor) -> tuple[Tensor, Tensor]:
+            sure = s * top >= sigma_y
+            fresh = (top**2 - (sigma_y / s).square()).clamp(min=0).sqrt()
+            return torch.where(sure, 1 / s, 0.0), torch.where(sure, fresh, top)
+
+        return replace_measured(_svd(A), problem.y, torch.zeros_like(n), n, top * n, weigh)
 
     def step(self, x: Tensor, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Tensor:
         A, sigma_y = problem.linear_gaussian
         D, tau = prior(x, sigma), sigma_next
         svd = _svd(A)
         if tau == 0:
-            s = svd.s.to(x)
-            surer = (s * sigma >= sigma_y) & (s > 1e-6 * s.max())
-            return D + svd.V(torch.where(surer, svd.Ut(problem.y) / s - svd.Vt(D), 0.0))
+
+            def replaced(s: Tensor) -> list[Tensor]:
+                surer = (s * sigma >= sigma_y) & (s > 1e-6 * s.max())
+                return [torch.where(surer, w, 0.0) for w in (1 / s, s.new_tensor(-1.0))]
+
+            return D + svd.mix(replaced, problem.y, D)
         n = rng.normal(A.ishape, like=x)
         carried = math.sqrt(1 - self.eta**2)
         noise = tau * (self.eta * n + (carried / sigma) * (x - D))
-        s = svd.s.to(x)
-        sure = s * tau >= sigma_y
-        gain = torch.where(sure, self.eta_b / s, carried * tau / sigma_y)
-        told = (self.eta_b * sigma_y / s).square()
-        fresh = torch.where(sure, (tau**2 - told).clamp(min=0).sqrt(), self.eta * tau)
-        return replace_measured(svd, problem.y, D, n, noise, gain, fresh)
+
+        def weigh(s: Tensor) -> tuple[Tensor, Tensor]:
+            sure = s * tau >= sigma_y
+            told = (self.eta_b * sigma_y / s).square()
+            fresh = torch.where(sure, (tau**2 - told).clamp(min=0).sqrt(), self.eta * tau)
+            return torch.where(sure, self.eta_b / s, carried * tau / sigma_y), fresh
+
+        return replace_measured(svd, problem.y, D, n, noise, weigh)
 
 
 def _svd(A: LinearOperator) -> SVD:

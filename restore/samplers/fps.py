@@ -43,10 +43,10 @@ import torch
 from torch import Tensor
 
 from operators.base import LinearOperator
-from operators.random import Draws
+from operators.random import Draws, white_data
 from restore.priors.base import Denoiser
 from restore.problem import Problem
-from restore.samplers.conditioning import exact_draw, white_data
+from restore.samplers.conditioning import exact_draw
 from restore.samplers.integrators import State, extrapolated, kernel
 from restore.samplers.particles import Particles, ParticleSampler, choose, evidence, resample
 

@@ -40,7 +40,6 @@ from restore.priors.covariance import Covariance, Times
 from restore.priors.jacobian import Jacobian, row_sums
 from restore.problem import Problem
 from restore.samplers.base import differentiable
-from restore.samplers.conditioning import white_data
 from restore.samplers.guided import Guided
 from restore.samplers.integrators import RULES, State
 
@@ -113,9 +112,9 @@ class MomentMatching(Guided):
             D, C = self.moments(*both(x, sigma, problem), prior)
             return D + self.temperature * C.sample(rng, D)
         D, C = self.moments(x, sigma, prior)
-        z = D.add(C.sample(rng, D), alpha=self.temperature)
-        y = problem.y.add(white_data(A, rng, z), alpha=self.temperature * sigma_y)
-        return z + Times(C, self.inflation).gain(A, y - A.forward(z), sigma_y)
+        T = self.temperature
+        C = Times(C, self.inflation)
+        return C.draw(A, D, problem.y, sigma_y, rng, spread=T / math.sqrt(self.inflation), fresh=T * sigma_y)
 
     def step(self, x: State, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> State:
         if self.integrator != "draw" or sigma_next == 0:

@@ -118,8 +118,7 @@ def evidence(A: LinearOperator, r: Tensor, variance: float, sigma_y: float, u: T
     """
     svd = A.svd() if u is None else None
     if svd is not None and len(svd.s) == math.prod(A.oshape):
-        z = svd.Ut(r)
-        return -0.5 * dot(z, z / (variance * svd.s.to(z).square() + sigma_y**2))
+        return -0.5 * svd.weighted_norm(lambda s: 1 / (variance * s.square() + sigma_y**2), r)
     # The exponent by way of u: no digits are lost where sigma_y is small.
     u = A.pull(r, sigma_y**2 / variance) if u is None else u
     rest = r - A.forward(u)

@@ -45,7 +45,15 @@ from restore.memory import keep_freed_memory
 from restore.priors.store import find_prior
 from restore.scoring import judged
 from restore.uncertainty import calibration
-from restore.uncertainty.calibration import CALIBRATION, FACTORS, Calibration, Condition, Judged, calibrate
+from restore.uncertainty.calibration import (
+    CALIBRATION,
+    Calibration,
+    Condition,
+    Entry,
+    Judged,
+    calibrate,
+    half_width,
+)
 
 LEVEL, DRAWS = 0.9, (2, 4, 8)
 BUNDLED = ("astronaut", "camera", "chelsea", "coffee", "coins", "motorcycle_left", "rocket")
@@ -143,8 +151,8 @@ def _prior(composed: Row) -> str:
     return prior_checksum(composed["prior"])
 
 
-def covers(found: Sequence[Judged], factor: float) -> float:
-    return fmean(1 - j.misses[int(np.searchsorted(FACTORS, factor))] for j in found)
+def covers(found: Sequence[Judged], entry: Entry) -> float:
+    return fmean(j.covered(entry.factor, entry.power) for j in found)
 
 
 def fit(
@@ -153,8 +161,8 @@ def fit(
 ) -> Calibration:  # fmt: skip
     """One entry for each condition and number of draws; prints how a fit to half of the pictures does on the others."""
     entries = []
-    print("| operator | noise | draws | crops | raw | fitted to half covers the others | factor | mean width |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    print("| operator | noise | draws | crops | raw | fitted to half covers the others | factor | power | mean width |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for operator, noise in conditions:
         found = found_of(operator, noise)
         names = list(dict.fromkeys(name for name, _ in found))
@@ -165,11 +173,11 @@ def fit(
                 half = [j[k] for name, j in found if names.index(name) % 2 == first]
                 others = [j[k] for name, j in found if names.index(name) % 2 != first]
                 if len(half) > calibration.pictures_needed(LEVEL):
-                    shares.append(covers(others, calibrate(half, LEVEL).factor))
+                    shares.append(covers(others, calibrate(half, LEVEL)))
             half_covers = " / ".join(f"{s:.3f}" for s in shares) or "too few"
             print(
                 f"| {operator} | {noise:g} | {k} | {entry.pictures} | {entry.raw:.3f} | {half_covers} "
-                f"| {entry.factor:.2f} | {entry.width:.4f} |",
+                f"| {entry.factor:.2f} | {entry.power:.2f} | {entry.width:.4f} |",
                 flush=True,
             )
     return Calibration(LEVEL, tuple(entries))
@@ -178,8 +186,8 @@ def fit(
 def test(truths: Path, results: Path, conditions: Sequence[tuple[str, float]], shipped: Calibration) -> str:
     """A table of how the shipped calibration does on pictures it was not fitted on."""
     lines = [
-        "| task | draws | +- 1.645 sd covers | calibrated covers | of single pictures | factor | mean width |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| task | draws | +- 1.645 sd covers | calibrated covers | of single pictures | factor | power | mean width |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for operator, noise in conditions:
         found = measured(truths, operator, noise, results)
@@ -188,12 +196,14 @@ def test(truths: Path, results: Path, conditions: Sequence[tuple[str, float]], s
             entry = shipped.find(here[0].condition)
             title = f"{here[0].condition.verb}, {operator}, noise {noise:g}"
             if isinstance(entry, str):
-                lines.append(f"| {title} | {k} | {fmean(j.raw for j in here):.3f} | {entry} | | | |")
+                lines.append(f"| {title} | {k} | {fmean(j.raw for j in here):.3f} | {entry} | | | | |")
                 continue
-            each = [covers([j], entry.factor) for j in here]
+            each = [covers([j], entry) for j in here]
+            widths = [half_width(np.array(j.spreads), j.condition.sigma, entry.factor, entry.power) for j in here]
             lines.append(
                 f"| {title} | {k} | {fmean(j.raw for j in here):.3f} | {fmean(each):.3f} | {min(each):.2f} to "
-                f"{max(each):.2f} | {entry.factor:.2f} | {2 * entry.factor * fmean(j.spread for j in here):.3f} |"
+                f"{max(each):.2f} | {entry.factor:.2f} | {entry.power:.2f} "
+                f"| {2 * fmean(w.mean() for w in widths):.3f} |"
             )
     return "\n".join(lines) + "\n"
 

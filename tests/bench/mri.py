@@ -243,7 +243,7 @@ def ours(
     single = [scores(np.abs(one), case) for one in x]
     yield f"**{name}**, one draw", {**{k: fmean(row[k] for row in single) for k in single[0]}, "fit": fit}
     std = np.abs(x).std(0, ddof=1)
-    raw, half = (half_width(found, std, 1.0) for found in (RAW, case.interval))
+    raw, half = (half_width(found, std, 1.0, case.posed.noise / case.posed.scale) for found in (RAW, case.interval))
     yield (
         f"**{name}**, mean of {draws}",
         {**against(np.abs(x).mean(0), raw, half, case), "calls": result.nfe, "seconds": result.seconds},
