@@ -45,8 +45,8 @@ class ValidFilter(LinearOperator):
         )
         return self.circular.adjoint(F.pad(y, (left, right, top, bottom)))
 
-    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
-        """As in the base class, by conjugate gradients on the border only.
+    def solve(self, b: Tensor, alpha: float, beta: float, tol: float | None = None) -> Tensor:
+        """As in the base class, by conjugate gradients on the border only, to `tol` as `operators.linalg.cg` takes it.
 
         With `Q = I - P`, `M = alpha K'K + beta I` and `T` the circular filter of spectrum
         `beta / (alpha |otf|^2 + beta)`, Woodbury gives `(M - alpha K'QK)^-1 = M^-1 + M^-1 K' Q u` with
@@ -62,6 +62,7 @@ class ValidFilter(LinearOperator):
             lambda v: Q * fourier.filter2(v, T),
             alpha * Q * torch.fft.irfft2(z * otf, s=b.shape[-2:]),
             precondition=lambda v: Q * fourier.filter2(v, T_inverse),
+            tol=tol,
         )
         return torch.fft.irfft2(z + torch.fft.rfft2(u) * otf.conj() * inverse, s=b.shape[-2:])
 
@@ -96,8 +97,8 @@ class FullFilter(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.circular.adjoint(y)[self.inside]
 
-    def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
-        """As in the base class, by conjugate gradients on the border only.
+    def solve(self, b: Tensor, alpha: float, beta: float, tol: float | None = None) -> Tensor:
+        """As in the base class, by conjugate gradients on the border only, to `tol` as `operators.linalg.cg` takes it.
 
         With `M = alpha K'K + beta I` and `Q` the border, the inverse of a block of `M` is
         `(E'ME)^-1 = E' (M^-1 - M^-1 Q (Q M^-1 Q)^-1 Q M^-1) E`, and `Q M Q` an excellent preconditioner.
@@ -106,5 +107,10 @@ class FullFilter(LinearOperator):
         Q, power = self.border.to(b), alpha * self.circular.half_s**2 + beta
         M, inverse = (power / beta).to(b), (beta / power).to(b)
         z = fourier.filter2(self._padded(b), inverse)
-        u = cg(lambda v: Q * fourier.filter2(v, inverse), Q * z, precondition=lambda v: Q * fourier.filter2(v, M))
+        u = cg(
+            lambda v: Q * fourier.filter2(v, inverse),
+            Q * z,
+            precondition=lambda v: Q * fourier.filter2(v, M),
+            tol=tol,
+        )
         return (z - fourier.filter2(u, inverse))[self.inside] / beta
