@@ -4,7 +4,8 @@
 
 Noise: recordings of speakers that no prior has heard, each with a stretch of another real ambience, at five ratios of
 the power of speech to that of noise. Gaps, clipping, a narrow band, a room: the same recordings without noise. Ours go
-through the command `restore speech` as they come, file after file. What is scored lies in a folder, one row a file in
+through the command `restore speech`, file after file; scores of its single draws, averaged over them, stand apart from
+those of their mean, and the time is that of all of them. What is scored lies in a folder, one row a file in
 `results.jsonl`; a run that was stopped goes on. Spectral gating, PESQ and ESTOI are there if `noisereduce`, `pesq` and
 `pystoi` are installed.
 """
@@ -27,7 +28,7 @@ import soundfile
 from report import write_between
 
 from restore.audio_metrics import estoi, log_spectral_distance, pesq, si_sdr
-from restore.beside import RECORD
+from restore.beside import RECORD, sample
 from restore.cli import main as restore_command
 from restore.priors.store import find_prior, shipped_priors
 
@@ -36,6 +37,7 @@ SNRS = (-5, 0, 5, 10, 15)
 GAPS = (20, 50, 100)  # ms, one in every half second
 CLIPPED = (3, 10)  # dB, of what is left to what was cut off
 BAND = 4000  # Hz
+DRAWS = 4
 REVERBERATION = 0.4  # s until a room is 60 dB quieter
 Row = dict[str, Any]
 
@@ -169,9 +171,10 @@ def scored(x: np.ndarray, y: np.ndarray, estimate: np.ndarray) -> Row:
     return row
 
 
-def ours(case: Case, files: list[Path], out: Path, prior: str, extra: list[str]) -> None:
-    told = ["speech", *map(str, files), "--prior", prior, *case.options, *extra, "-o", str(out), "--quiet"]
-    if restore_command(told):
+def ours(case: Case, file: Path, out: Path, prior: str, extra: list[str]) -> None:
+    out.mkdir(exist_ok=True)
+    told = ["speech", str(file), "--prior", prior, "--samples", str(DRAWS), *case.options, *extra]
+    if restore_command([*told, "-o", str(out / f"{file.stem}.wav"), "--overwrite", "--quiet"]):
         raise SystemExit(1)
 
 
@@ -186,9 +189,13 @@ def run(case: Case, clean: list[Path], work: Path, prior: str, forms: dict[str, 
         measured.append(folder / "measured" / f"{path.stem}.wav")
         soundfile.write(measured[-1], case.damaged(read(path), i), RATE, subtype="FLOAT")
 
-    def kept(method: str, path: Path, estimate: np.ndarray, x: np.ndarray, y: np.ndarray, seconds: float) -> None:
+    def kept(
+        method: str, path: Path, estimates: list[np.ndarray], x: np.ndarray, y: np.ndarray, seconds: float
+    ) -> None:
+        """Scores are averaged over the estimates."""
         row = {"case": case.name, "method": method, "file": path.stem, "rtf": seconds / (len(x) / RATE)}
-        rows.append(row | scored(x, y, estimate))
+        each = [scored(x, y, estimate) for estimate in estimates]
+        rows.append(row | {name: fmean(scores[name] for scores in each) for name in each[0]})
         with results.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
 
@@ -198,18 +205,19 @@ def run(case: Case, clean: list[Path], work: Path, prior: str, forms: dict[str, 
             if (method, path.stem) not in done:
                 start = time.perf_counter()
                 estimate = restored(y, x, i)
-                kept(method, path, estimate, x, y, time.perf_counter() - start)
+                kept(method, path, [estimate], x, y, time.perf_counter() - start)
     for form, extra in forms.items():
-        method = f"**{form}**"
-        wanted = [(p, m) for p, m in zip(clean, measured, strict=True) if (method, p.stem) not in done]
-        if not wanted:
-            continue
+        one, mean = f"**{form}**, one draw", f"**{form}**, mean of {DRAWS}"
+        wanted = [(p, m) for p, m in zip(clean, measured, strict=True) if (mean, p.stem) not in done]
         out = folder / form.replace(" ", "_")
-        ours(case, [m for _, m in wanted], out, prior, extra)
-        for path, source in wanted:
+        for path, source in wanted:  # one by one, so that a run that was stopped goes on
+            ours(case, source, out, prior, extra)
             restored_file = out / f"{source.stem}.wav"
-            record = json.loads(restored_file.with_suffix(RECORD).read_text())
-            kept(method, path, read(restored_file), read(path), read(source), record["result"]["seconds"])
+            draws = [read(out / f"{source.stem}{sample(restored_file, i)}") for i in range(1, DRAWS + 1)]
+            seconds = json.loads(restored_file.with_suffix(RECORD).read_text())["result"]["seconds"]
+            x, y = read(path), read(source)
+            kept(one, path, draws, x, y, float("nan"))
+            kept(mean, path, [np.mean(draws, 0)], x, y, seconds)
     order = {path.stem: i for i, path in enumerate(clean)}
     return [row for row in rows if row["file"] in order]
 
@@ -227,7 +235,8 @@ def table(case: Case, rows: list[Row]) -> str:
         for name, form in (("si_sdr", ".1f"), ("lsd", ".1f"), ("pesq", ".2f"), ("estoi", ".3f")):
             values = [row[name] for row in mine if np.isfinite(row[name])]
             cells.append(f"{fmean(values):{form}} ± {pstdev(values):{form}}" if values else "")
-        lines.append(f"| {method} | " + " | ".join(cells) + f" | {fmean(r['rtf'] for r in mine):.2f} |")
+        rtf = [r["rtf"] for r in mine if np.isfinite(r["rtf"])]
+        lines.append(f"| {method} | " + " | ".join(cells) + f" | {f'{fmean(rtf):.2f}' if rtf else ''} |")
     return "\n".join(lines) + "\n"
 
 
