@@ -3,11 +3,11 @@
     python tests/bench/speech.py --data ../shared/data --write README.md
 
 Noise: recordings of speakers that no prior has heard, each with a stretch of another real ambience, at five ratios of
-the power of speech to that of noise. Gaps, clipping, a narrow band, a room: the same recordings without noise. Ours go
-through the command `restore speech`, file after file; scores of its single draws, averaged over them, stand apart from
-those of their mean, and the time is that of all of them. What is scored lies in a folder, one row a file in
-`results.jsonl`; a run that was stopped goes on. Spectral gating, PESQ and ESTOI are there if `noisereduce`, `pesq` and
-`pystoi` are installed.
+the power of speech to that of noise. Gaps, clipping, a narrow band, a room: the first of the same recordings, without
+noise. Ours go through the command `restore speech`, file after file; scores of its single draws, averaged over them,
+stand apart from those of their mean, and the time is that of all of them. What is scored lies in a folder, one row a
+file in `results.jsonl`; a run that was stopped goes on. Spectral gating, PESQ and ESTOI are there if `noisereduce`,
+`pesq` and `pystoi` are installed.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ GAPS = (20, 50, 100)  # ms, one in every half second
 CLIPPED = (3, 10)  # dB, of what is left to what was cut off
 BAND = 4000  # Hz
 DRAWS = 4
+FEW = 12  # recordings, where there is no noise
 REVERBERATION = 0.4  # s until a room is 60 dB quieter
 Row = dict[str, Any]
 
@@ -264,7 +265,8 @@ def main() -> None:
     for case in cases(noises, response, room):
         if args.cases is None or case.name.startswith(tuple(args.cases.split(","))):
             forms = {"restore speech": [], **(learnt if not case.options else {})}
-            parts.append(table(case, run(case, clean, args.work, prior, forms)))
+            files = clean[:FEW] if case.options else clean
+            parts.append(table(case, run(case, files, args.work, prior, forms)))
             print(parts[-1], flush=True)
     if args.write:
         write_between(args.write, "speech", "\n" + "\n".join(parts))
