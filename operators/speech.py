@@ -113,9 +113,9 @@ class Reverb(_Delegate):
             `valid`: the recording begins and ends in the middle: `T - k + 1` samples, the dry speech reaching back
             before it by the response.
 
-    `solve` is by conjugate gradients on the `k - 1` samples at the ends, fifty to a hundred iterations for a room. It and
-    what is made of it compute in float64, for precise data and the notches of a room cost single precision all digits,
-    but to no more than the precision they were asked in.
+    `solve` is by conjugate gradients on the `k - 1` samples at the ends, fifty to a hundred iterations for a room. It
+    and what is made of it compute in float64, for precise data and the notches of a room cost single precision all
+    digits, but to no more than the precision they were asked in.
 
     Raises:
         ShapeError: the response is not one row of numbers, or for `valid` longer than the speech.
