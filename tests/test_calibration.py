@@ -107,6 +107,14 @@ def test_what_is_covered_depends_neither_on_the_spread_nor_on_how_rough_pictures
         assert abs(np.mean([j.covered(in_proportion, 1.0) for j in new]) - 0.9) > 0.04
 
 
+def test_a_power_can_be_given():
+    rng = np.random.default_rng(0)
+    found = [uneven(rng, 0.0) for _ in range(12)]
+    entry = calibrate(found, 0.9, power=1.0)
+    assert entry.power == 1.0 and entry.factor == smallest_factor(np.array([j.misses(1.0) for j in found]), 0.9)
+    assert entry.width > 1.1 * calibrate(found, 0.9).width
+
+
 def test_intervals_are_the_same_in_any_units():
     rng = np.random.default_rng(0)
     std, n = 0.1 * rng.random((1, 24, 24)), rng.standard_normal((1, 24, 24))

@@ -258,13 +258,17 @@ def smallest_factor(misses: np.ndarray, level: float) -> float:
     return float(FACTORS[enough[0]])
 
 
-def calibrate(judged: Sequence[Judged], level: float) -> Entry:
+def calibrate(judged: Sequence[Judged], level: float, power: float | None = None) -> Entry:
     """The entry for pictures of one condition, whose noise and strength may differ a little.
+
+    Args:
+        power: of `half_width`, instead of the one that is fitted.
 
     Raises:
         ValueError: too few pictures for the level, or errors beyond any factor.
     """
-    factor, power = _fitted(judged, level)
+    covered = _left_out(judged, level, power)
+    factor, power = _fitted(judged, level, power)
     first = asdict(judged[0].condition)
     for name in ("sigma", "strength"):
         first[name] = round(math.exp(np.mean([math.log(getattr(j.condition, name)) for j in judged])), 6)
@@ -275,16 +279,16 @@ def calibrate(judged: Sequence[Judged], level: float) -> Entry:
         power=power,
         pictures=len(judged),
         raw=float(np.mean([j.raw for j in judged])),
-        covered=_left_out(judged, level),
+        covered=covered,
         width=2 * float(np.mean(half)),
     )
 
 
-def _fitted(judged: Sequence[Judged], level: float) -> tuple[float, float]:
+def _fitted(judged: Sequence[Judged], level: float, power: float | None) -> tuple[float, float]:
     """Factor and power."""
     if (n := len(judged)) < pictures_needed(level):
         raise ValueError(f"the level {level:g} needs at least {pictures_needed(level)} pictures, there are {n}")
-    power = fitted_power(judged)
+    power = fitted_power(judged) if power is None else power
     return smallest_factor(np.array([j.misses(power) for j in judged]), level), power
 
 
@@ -298,10 +302,10 @@ def fitted_power(judged: Sequence[Judged]) -> float:
     return float(np.clip(np.cov(x, y, ddof=0)[0, 1] / variance, 0, 2)) if variance > 1e-6 else 1.0
 
 
-def _left_out(judged: Sequence[Judged], level: float) -> float | None:
+def _left_out(judged: Sequence[Judged], level: float, power: float | None) -> float | None:
     if len(judged) <= pictures_needed(level):
         return None
-    each = (one.covered(*_fitted([*judged[:i], *judged[i + 1 :]], level)) for i, one in enumerate(judged))
+    each = (one.covered(*_fitted([*judged[:i], *judged[i + 1 :]], level, power)) for i, one in enumerate(judged))
     return fmean(each)
 
 
