@@ -77,7 +77,7 @@ def test_too_few_pictures_are_refused_with_the_number_needed():
         calibrate([picture(rng) for _ in range(8)], 0.9)
     assert calibrate([picture(rng) for _ in range(9)], 0.9).covered is None  # none can be left out
     assert 0.85 < calibrate([picture(rng) for _ in range(30)], 0.9).covered < 1
-    with pytest.raises(ValueError, match="100 times the spread"):
+    with pytest.raises(ValueError, match="even the factor 100"):
         smallest_factor(np.full((20, len(FACTORS)), 0.5), 0.9)
 
 

@@ -254,7 +254,7 @@ def smallest_factor(misses: np.ndarray, level: float) -> float:
     bound = n / (n + 1) * misses.mean(0) + 1 / (n + 1)
     enough = np.flatnonzero(bound <= 1 - level + 1e-12)
     if not len(enough):
-        raise ValueError(f"even {FACTORS[-1]:g} times the spread does not reach the truth often enough")
+        raise ValueError(f"even the factor {FACTORS[-1]:g} does not reach the truth often enough")
     return float(FACTORS[enough[0]])
 
 
