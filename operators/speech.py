@@ -115,7 +115,7 @@ class Reverb(_Delegate):
 
     `solve` is by conjugate gradients on the `k - 1` samples at the ends, fifty to a hundred iterations for a room. It
     and what is made of it compute in float64, for precise data and the notches of a room cost single precision all
-    digits, but to no more than the precision they were asked in.
+    digits, but iterate to the tolerance of the precision they were asked in.
 
     Raises:
         ShapeError: the response is not one row of numbers, or for `valid` longer than the speech.

@@ -107,12 +107,13 @@ def test_what_is_covered_depends_neither_on_the_spread_nor_on_how_rough_pictures
         assert abs(np.mean([j.covered(in_proportion, 1.0) for j in new]) - 0.9) > 0.04
 
 
-def test_a_power_can_be_given():
+def test_where_errors_do_not_follow_the_noise_intervals_are_in_proportion_to_the_spread():
     rng = np.random.default_rng(0)
     found = [uneven(rng, 0.0) for _ in range(12)]
-    entry = calibrate(found, 0.9, power=1.0)
+    holes = [replace(j, condition=replace(HERE, verb="inpaint")) for j in found]
+    entry = calibrate(holes, 0.9)
     assert entry.power == 1.0 and entry.factor == smallest_factor(np.array([j.misses(1.0) for j in found]), 0.9)
-    assert entry.width > 1.1 * calibrate(found, 0.9).width
+    assert half_width(np.array(0.2), 0.05, entry.factor, 1.0) == half_width(np.array(0.2), 0.1, entry.factor, 1.0)
 
 
 def test_intervals_are_the_same_in_any_units():

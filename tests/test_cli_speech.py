@@ -208,6 +208,15 @@ def test_a_clipped_sample_is_known_from_one_side(capsys, monkeypatch):
         assert torch.equal(end[0, clipped], problem.y[0, 0, clipped])
 
 
+@pytest.mark.parametrize("words, steps", [([], 30), (["sampler=dps"], 1000), (["sampler.steps=3"], 3)])
+def test_the_steps_of_declipping_are_those_of_its_own_sampler(capsys, monkeypatch, words, steps):
+    asked = []
+    monkeypatch.setattr("restore.cli.speaking.do_all", lambda jobs, request, *rest, **more: asked.append(request) or 0)
+    recording("voice.wav", seconds=0.3)
+    assert command(capsys, "speech", "voice.wav", "--task", "declip", PRIOR, *words)[0] == 0
+    assert asked[0].settings["sampler"]["steps"] == steps
+
+
 def test_clipped_samples_lie_beyond_the_level_and_the_others_stay(capsys):
     x = np.clip(2 * voice(0.5), -0.25, 0.25)
     recording("a.wav", x=x, subtype="FLOAT")

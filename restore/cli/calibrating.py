@@ -1,4 +1,4 @@
-"""`restore calibrate`: from measurements whose truth is known, how many times its spread an honest interval is wide."""
+"""`restore calibrate`: from measurements whose truth is known, how wide an honest interval is for its spread."""
 
 from __future__ import annotations
 

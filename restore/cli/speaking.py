@@ -34,10 +34,13 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     inputs, overrides = split_overrides(options.inputs)
     _check_options(options)
     task = options.task
+    chosen = [*drawing(options), *overrides]
     sampler = PRESETS.get(task, ["sampler=diffpir"])
+    if any(word.startswith(("sampler=", "recipe=")) for word in chosen):  # which the preset's settings are not for
+        sampler = sampler[:1]
     preset = [*([] if options.prior else [f"prior.name={PRIOR}"]), *sampler, "recipe=speech_${sampler}"]
     separating = [f"noise_prior={quoted(from_anywhere(options.noise_prior))}"] if options.noise_prior else []
-    composed = settings([*preset, *separating, *drawing(options), *overrides])
+    composed = settings([*preset, *separating, *chosen])
     from restore.jobs import Job
     from restore.modalities.speech import FORMATS, list_recordings
     from restore.speech_damage import SINGLE, SpeechRequest

@@ -205,12 +205,13 @@ class Stationary(Covariance):
         """As in the base class, with `D` moved once by what is drawn and what is solved for: both are modes."""
         w, width = rng.normal(D.shape[1:], like=D), A.ishape[-1]
         seen = y.add(white_data(A, rng, D), alpha=fresh)
+        pulled = A.adjoint(seen - A.forward(D))
         if A.shift_invariant:
-            through, inverse = passed(A, y, self.spectrum.shape), self._inverse(A, y, sigma_y)
-            told = (to_modes(A.adjoint(seen)) - through * to_modes(D)) * (self.spectrum * inverse / sigma_y**2)
+            inverse = self._inverse(A, y, sigma_y)
+            told = to_modes(pulled) * (self.spectrum * inverse / sigma_y**2)
             return D + from_modes(told + to_modes(w) * (self.spectrum.sqrt() * inverse * spread), width)
         u = _Unknowns(self, width)
-        right = torch.add(spread * u.white(w), u.modes(A.adjoint(seen - A.forward(D))), alpha=1 / sigma_y**2)
+        right = torch.add(spread * u.white(w), u.modes(pulled), alpha=1 / sigma_y**2)
         return D + u.signal(self._solved(A, u, right, sigma_y))
 
     def _inverse(self, A: LinearOperator, like: Tensor, sigma_y: float) -> Tensor:

@@ -3,8 +3,9 @@
 The half-width of an interval is `factor * sigma * (spread / sigma)^power`, `sigma` the noise of the data: the same in
 any units. Errors grow with the spread, but seldom in proportion: draws of a learnt prior spread too little where they
 are sure, and the spread of a few draws is itself noisy. So `power` is the slope of `log |error|` over `log spread`, by
-least squares on the pictures whose truth is known. Then intervals cover what they say where the spread is small as
-where it is large, and smoother or rougher pictures than those they were fitted on as these.
+least squares on the pictures whose truth is known, in denoising. Then intervals cover what they say where the spread is
+small as where it is large, and smoother or rougher pictures than those they were fitted on as these. Where something is
+missing, errors do not follow the noise, and the power is 1.
 
 A. N. Angelopoulos, S. Bates, A. Fisch, L. Lei, T. Schuster, "Conformal Risk Control", ICLR 2024, arXiv:2208.02814: the
 generalisation of split conformal prediction that fits pictures, whose pixels depend on each other while the pictures
@@ -29,7 +30,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import NormalDist, fmean
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -111,8 +112,8 @@ class Entry:
         factor, power: of `half_width`.
         pictures: how many.
         raw: mean over the pictures of `Judged.raw`.
-        covered: share of values covered in a picture by what all others make of them, averaged; `None` where the
-            others are too few.
+        covered: share of values covered in a picture by the factor of all others, averaged; `None` where the others
+            are too few.
         width: mean width of the interval, in [0, 1] units.
     """
 
@@ -186,8 +187,8 @@ class Calibration:
 
 
 def spread(std: np.ndarray) -> np.ndarray:
-    """What factors multiply: standard deviations over the draws `(1, H, W)`, in [0, 1] units, as root mean square over
-    3 x 3 pixels and never quite zero.
+    """What intervals are made of: standard deviations over the draws `(1, H, W)`, in [0, 1] units, as root mean square
+    over 3 x 3 pixels and never quite zero.
 
     The standard deviation of a few draws is itself noisy, and its neighbours know something about it: for the same
     coverage, intervals become narrower than with every pixel on its own (`tests/bench/calibrate_photos.py --window 1`).
@@ -258,17 +259,17 @@ def smallest_factor(misses: np.ndarray, level: float) -> float:
     return float(FACTORS[enough[0]])
 
 
-def calibrate(judged: Sequence[Judged], level: float, power: float | None = None) -> Entry:
+def calibrate(judged: Sequence[Judged], level: float) -> Entry:
     """The entry for pictures of one condition, whose noise and strength may differ a little.
-
-    Args:
-        power: of `half_width`, instead of the one that is fitted.
 
     Raises:
         ValueError: too few pictures for the level, or errors beyond any factor.
     """
-    covered = _left_out(judged, level, power)
-    factor, power = _fitted(judged, level, power)
+    if (n := len(judged)) < pictures_needed(level):
+        raise ValueError(f"the level {level:g} needs at least {pictures_needed(level)} pictures, there are {n}")
+    power = fitted_power(judged) if judged[0].condition.verb == "denoise" else 1.0
+    misses = np.array([j.misses(power) for j in judged])
+    factor = smallest_factor(misses, level)
     first = asdict(judged[0].condition)
     for name in ("sigma", "strength"):
         first[name] = round(math.exp(np.mean([math.log(getattr(j.condition, name)) for j in judged])), 6)
@@ -279,17 +280,9 @@ def calibrate(judged: Sequence[Judged], level: float, power: float | None = None
         power=power,
         pictures=len(judged),
         raw=float(np.mean([j.raw for j in judged])),
-        covered=covered,
+        covered=_left_out(misses, level),
         width=2 * float(np.mean(half)),
     )
-
-
-def _fitted(judged: Sequence[Judged], level: float, power: float | None) -> tuple[float, float]:
-    """Factor and power."""
-    if (n := len(judged)) < pictures_needed(level):
-        raise ValueError(f"the level {level:g} needs at least {pictures_needed(level)} pictures, there are {n}")
-    power = fitted_power(judged) if power is None else power
-    return smallest_factor(np.array([j.misses(power) for j in judged]), level), power
 
 
 def fitted_power(judged: Sequence[Judged]) -> float:
@@ -302,11 +295,14 @@ def fitted_power(judged: Sequence[Judged]) -> float:
     return float(np.clip(np.cov(x, y, ddof=0)[0, 1] / variance, 0, 2)) if variance > 1e-6 else 1.0
 
 
-def _left_out(judged: Sequence[Judged], level: float, power: float | None) -> float | None:
-    if len(judged) <= pictures_needed(level):
+def _left_out(misses: np.ndarray, level: float) -> float | None:
+    if len(misses) <= pictures_needed(level):
         return None
-    each = (one.covered(*_fitted([*judged[:i], *judged[i + 1 :]], level, power)) for i, one in enumerate(judged))
-    return fmean(each)
+    each = []
+    for i in range(len(misses)):
+        factor = smallest_factor(np.delete(misses, i, axis=0), level)
+        each.append(1 - misses[i, np.searchsorted(FACTORS, factor)])
+    return float(np.mean(each))
 
 
 def _other(entries: Sequence[Entry], sampler: dict[str, Any]) -> str:

@@ -5,8 +5,6 @@
 Fitted on slices of the two volumes that the card names as set aside, measured by `restore simulate` with coils, phase
 and noise that are made up; coverage is counted over the pixels of the head. How it holds on scans whose coils, phase
 and noise are real is in the table of `tests/bench/mri.py`. "Fitted to half": the factor of one volume on the other.
-Half-widths are proportional to the spread: a power that is fitted to these scans (0.4 to 0.8) makes intervals narrower
-there, but wider on real scans, which they then cover by more than is asked (0.98).
 
 Every slice is restored as `restore mri` does, with the default sampler. Results go to a JSON-lines file as they come; a
 run that was stopped goes on where it was, and what was measured with another prior or sampler is measured again.
@@ -39,7 +37,7 @@ from restore.modalities.mri import fft2, ifft2
 from restore.priors.store import find_prior
 from restore.scan_judge import judged_scan
 from restore.scan_prepare import ScanRequest
-from restore.uncertainty.calibration import CALIBRATION, Judged
+from restore.uncertainty.calibration import CALIBRATION, SAMPLED, Judged
 
 DRAWS = (2, 4)
 # Acceleration, coils and noise. An entry serves noise and share of k-space up to 1.6 times more or less than its own.
@@ -84,7 +82,7 @@ def measured(truths: Path, operator: str, noise: float, results: Path) -> list[t
     known, found = known_rows(results), []
     for entry in read_recipe(meas)["files"]:
         name = Path(entry["scan"]).name
-        key = json.dumps([operator, noise, entry["sha256"], composed, prior_checksum(composed["prior"])])
+        key = json.dumps([operator, noise, entry["sha256"], composed, SAMPLED, prior_checksum(composed["prior"])])
         if key not in known:
             request, kit = ScanRequest(settings=composed), tools(json.dumps(composed))
             scan, truth = meas / "scans" / name, meas / "truths" / name
@@ -100,7 +98,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with mri/volumes")
     parser.add_argument("--conditions", type=int, help="conditions, for a quick look")
-    parser.add_argument("--power", type=float, default=1.0, help="at which half-widths grow with the spread")
     parser.add_argument("--work", type=Path, default=Path("outputs/bench/calibration_mri"))
     parser.add_argument("--write", action="store_true", help="put the calibration beside the weights")
     args = parser.parse_args()
@@ -110,7 +107,7 @@ def main() -> None:
     write_slices(truths, args.data)
     results = args.work / "results.jsonl"
     found_of = lambda operator, noise: measured(truths, operator, noise, results)  # noqa: E731
-    fitted = fit(found_of, CONDITIONS[: args.conditions], DRAWS, args.power)
+    fitted = fit(found_of, CONDITIONS[: args.conditions], DRAWS)
     if args.write:
         path = find_prior("brain-mri") / CALIBRATION
         fitted.save(path)

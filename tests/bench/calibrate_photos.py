@@ -120,7 +120,8 @@ def measured(truths: Path, operator: str, noise: float, results: Path) -> list[t
     known, found = known_rows(results), []
     for entry in recipe["files"]:
         job, request = posed(meas, entry, recipe, composed, options, max(DRAWS))
-        key = json.dumps([operator, noise, entry["sha256"], composed, calibration.WINDOW, _prior(composed)])
+        how = [calibration.WINDOW, calibration.SAMPLED]
+        key = json.dumps([operator, noise, entry["sha256"], composed, how, _prior(composed)])
         if key not in known:
             with restored(job, request) as (prepared, outcome):
                 truth = true_picture(entry, None)
@@ -157,7 +158,7 @@ def covers(found: Sequence[Judged], entry: Entry) -> float:
 
 def fit(
     found_of: Callable[[str, float], list[tuple[str, dict[int, Judged]]]], conditions: Sequence[tuple[str, float]],
-    draws: Sequence[int] = DRAWS, power: float | None = None,
+    draws: Sequence[int] = DRAWS,
 ) -> Calibration:  # fmt: skip
     """One entry for each condition and number of draws; prints how a fit to half of the pictures does on the others."""
     entries = []
@@ -167,13 +168,13 @@ def fit(
         found = found_of(operator, noise)
         names = list(dict.fromkeys(name for name, _ in found))
         for k in draws:
-            entries.append(entry := calibrate([j[k] for _, j in found], LEVEL, power))
+            entries.append(entry := calibrate([j[k] for _, j in found], LEVEL))
             shares = []
             for first in (0, 1):  # whole pictures, so that none is on both sides
                 half = [j[k] for name, j in found if names.index(name) % 2 == first]
                 others = [j[k] for name, j in found if names.index(name) % 2 != first]
                 if len(half) > calibration.pictures_needed(LEVEL):
-                    shares.append(covers(others, calibrate(half, LEVEL, power)))
+                    shares.append(covers(others, calibrate(half, LEVEL)))
             half_covers = " / ".join(f"{s:.3f}" for s in shares) or "too few"
             print(
                 f"| {operator} | {noise:g} | {k} | {entry.pictures} | {entry.raw:.3f} | {half_covers} "

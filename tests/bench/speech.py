@@ -190,15 +190,17 @@ def run(case: Case, clean: list[Path], work: Path, prior: str, forms: dict[str, 
         measured.append(folder / "measured" / f"{path.stem}.wav")
         soundfile.write(measured[-1], case.damaged(read(path), i), RATE, subtype="FLOAT")
 
-    def kept(
-        method: str, path: Path, estimates: list[np.ndarray], x: np.ndarray, y: np.ndarray, seconds: float
-    ) -> None:
-        """Scores are averaged over the estimates."""
-        row = {"case": case.name, "method": method, "file": path.stem, "rtf": seconds / (len(x) / RATE)}
-        each = [scored(x, y, estimate) for estimate in estimates]
-        rows.append(row | {name: fmean(scores[name] for scores in each) for name in each[0]})
+    def kept(path: Path, x: np.ndarray, y: np.ndarray, seconds: float, found: dict[str, list[np.ndarray]]) -> None:
+        """Scores are averaged over the estimates of a method; the last one's time is told."""
+        new = []
+        for method, estimates in found.items():
+            each = [scored(x, y, estimate) for estimate in estimates]
+            rtf = seconds / (len(x) / RATE) if method == list(found)[-1] else float("nan")
+            new.append({"case": case.name, "method": method, "file": path.stem, "rtf": rtf})
+            new[-1] |= {name: fmean(scores[name] for scores in each) for name in each[0]}
+        rows.extend(new)
         with results.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
+            file.write("".join(json.dumps(row) + "\n" for row in new))
 
     for i, (path, source) in enumerate(zip(clean, measured, strict=True)):
         x, y = read(path), read(source)
@@ -206,7 +208,7 @@ def run(case: Case, clean: list[Path], work: Path, prior: str, forms: dict[str, 
             if (method, path.stem) not in done:
                 start = time.perf_counter()
                 estimate = restored(y, x, i)
-                kept(method, path, [estimate], x, y, time.perf_counter() - start)
+                kept(path, x, y, time.perf_counter() - start, {method: [estimate]})
     for form, extra in forms.items():
         one, mean = f"**{form}**, one draw", f"**{form}**, mean of {DRAWS}"
         wanted = [(p, m) for p, m in zip(clean, measured, strict=True) if (mean, p.stem) not in done]
@@ -217,8 +219,7 @@ def run(case: Case, clean: list[Path], work: Path, prior: str, forms: dict[str, 
             draws = [read(out / f"{source.stem}{sample(restored_file, i)}") for i in range(1, DRAWS + 1)]
             seconds = json.loads(restored_file.with_suffix(RECORD).read_text())["result"]["seconds"]
             x, y = read(path), read(source)
-            kept(one, path, draws, x, y, float("nan"))
-            kept(mean, path, [np.mean(draws, 0)], x, y, seconds)
+            kept(path, x, y, seconds, {one: draws, mean: [np.mean(draws, 0)]})
     order = {path.stem: i for i, path in enumerate(clean)}
     return [row for row in rows if row["file"] in order]
 
