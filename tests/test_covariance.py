@@ -241,7 +241,7 @@ def test_the_gain_of_a_stationary_covariance_holds_for_odd_sizes_and_colours(sha
 
 
 def test_a_draw_keeps_its_digits_where_data_are_precise():
-    A, sigma_y = Blur(torch.tensor([[1.0, 2.0, 1.0]]).T / 4, (1, 16, 16)), 1e-4
+    A, sigma_y = Blur(torch.tensor([[1.0, 2.05, 1.0]]).T / 4.05, (1, 16, 16)), 1e-4
     C = Stationary(0.01 * torch.ones(1, 16, 9, dtype=torch.float64))
     D = 0.5 + 0.1 * Draws(5).normal((1, 16, 16), like=C.spectrum)
     y = A.forward(D + 0.1 * Draws(6).normal((1, 16, 16), like=D))
@@ -249,7 +249,7 @@ def test_a_draw_keeps_its_digits_where_data_are_precise():
         Stationary(C.spectrum.to(t)).draw(A.to(t), D.to(t), y.to(t), sigma_y, Draws(7), spread=0.0, fresh=0.0)
         for t in (torch.float32, torch.float64)
     )
-    assert float((short.double() - long).square().mean().sqrt()) < sigma_y
+    assert float((short.double() - long).square().mean().sqrt()) < sigma_y / 3
 
 
 def test_spectra_of_the_errors_of_a_wiener_filter_are_known():
