@@ -133,17 +133,19 @@ class Reverb(_Delegate):
         elif boundary == "valid":
             if len(h) > length:
                 raise ShapeError(f"the response ({len(h)} samples) is longer than the speech ({length}): cut it")
-            super().__init__(valid.ValidFilter(h[None], (1, length)))
+            super().__init__(filters.cropped(h[None], (1, length)) or valid.ValidFilter(h[None], (1, length)))
         else:
             raise ValueError(f"boundary must be 'full' or 'valid', got {boundary!r}")
 
     def solve(self, b: Tensor, alpha: float, beta: float) -> Tensor:
-        assert isinstance(self.core, valid.FullFilter | valid.ValidFilter)
-        return self.core.solve(b.double(), alpha, beta, tolerance(b.dtype)).to(b)
+        if isinstance(self.core, valid.FullFilter | valid.ValidFilter):
+            return self.core.solve(b.double(), alpha, beta, tolerance(b.dtype)).to(b)
+        return super().solve(b.double(), alpha, beta).to(b)
 
     def pull(self, r: Tensor, beta: float) -> Tensor:
-        assert isinstance(self.core, valid.FullFilter | valid.ValidFilter)
-        return self.core.solve(self.adjoint(r.double()), 1.0, beta, tolerance(r.dtype)).to(r)
+        if isinstance(self.core, valid.FullFilter | valid.ValidFilter):
+            return self.core.solve(self.adjoint(r.double()), 1.0, beta, tolerance(r.dtype)).to(r)
+        return super().pull(r.double(), beta).to(r)
 
     def pinv(self, y: Tensor) -> Tensor:
         return super().pinv(y.double()).to(y)
