@@ -105,8 +105,8 @@ def serving(request: Asking, wanted: Condition) -> Interval:
         return Interval(None, None, f"{_name(request)} does not fit: {entry}")
     c = entry.condition
     on = f"{entry.pictures} pictures, {c.kind}, noise {c.sigma:.3g}, {c.draws} draws"
-    wide = f"{entry.factor:.3g} sigma (spread / sigma)^{entry.power:.2g} to each side"
-    return Interval(entry, calibration.level, f"{wide}, by {_name(request)}: {on}")
+    made = "times the spread" if entry.power == 1 else f"sigma (spread / sigma)^{entry.power:.2g}"
+    return Interval(entry, calibration.level, f"{entry.factor:.3g} {made} to each side, by {_name(request)}: {on}")
 
 
 def _name(request: Asking) -> str:

@@ -68,9 +68,8 @@ def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span
 def steady_noise(Y: Tensor) -> Stationary:
     """Of frames `(1, 2, F, N)`: noise as strong in every frame as it is in the quietest."""
     power, sounding = _variances(Y)
-    floor = power[:, sounding].quantile(QUIET, dim=1) / -math.log1p(
-        -QUIET
-    )  # as that of the power of Gaussian noise, to its mean
+    # The power of Gaussian noise has its quantile at so much of its mean.
+    floor = power[:, sounding].quantile(QUIET, dim=1) / -math.log1p(-QUIET)
     return Stationary(floor.clamp(min=FLOOR * float(floor.mean())))
 
 

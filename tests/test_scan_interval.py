@@ -14,15 +14,16 @@ from operators.mri import sense, to_channels
 from operators.noise import Gaussian
 from operators.random import generator
 from restore.cli.scanning import fits, tried
+from restore.intervals import Interval
 from restore.modalities.mri import fft2
 from restore.problem import Problem
 from restore.samplers.ddnm import DDNM
 from restore.scan_full import body_of, scanned
-from restore.scan_interval import kind_of, predicted
+from restore.scan_interval import half_width, kind_of, predicted
 from restore.scan_judge import judged_slice
 from restore.scan_pose import Slice
 from restore.scan_trial import left_out, trial
-from restore.uncertainty.calibration import Calibration, Condition, normal_factor, spread
+from restore.uncertainty.calibration import Calibration, Condition, Entry, normal_factor, spread
 
 nibabel = pytest.importorskip("nibabel")
 FEW = ["--steps", "4", "prior._target_=standin.Local", "--samples", "3"]
@@ -124,6 +125,14 @@ def test_half_widths_of_anatomy_and_noise_add_up_as_variances():
     wanted = normal_factor(0.9) * np.sqrt(each.var(0, ddof=1) + variance.mean(0))
     np.testing.assert_allclose(half, wanted, rtol=1e-4)
     assert predicted(s, draws[:1], raw)[1] is None
+
+
+def test_half_widths_of_scans_are_the_same_in_any_units():
+    entry = Entry(Condition("mri", "lines left out, one coil", 0.5, 0.1, 4, {}, "p"), 2.0, 0.5, 10, 0.5, None, 0.1)
+    std = np.random.default_rng(0).random(SHAPE)
+    one, thousand = (half_width(Interval(entry, 0.9, ""), c * std, c * 2.0, c * 0.3) for c in (1, 1000))
+    np.testing.assert_allclose(one, 2 * 2 * 0.15 * (spread(std[None] / 2)[0] / 0.15) ** 0.5, rtol=1e-5)
+    np.testing.assert_allclose(thousand, 1000 * one, rtol=1e-5)
 
 
 def test_only_pixels_of_the_body_are_judged():
