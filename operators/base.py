@@ -129,7 +129,7 @@ class LinearOperator(Operator):
         """How much `A'A` passes at each spatial frequency, on average over the places of a picture.
 
         The diagonal of `F A'A F'`, the same for all channels, `(H, W // 2 + 1)` in float64 in the layout of
-        `torch.fft.rfft2`. `None` where it is not known in closed form.
+        `torch.fft.rfft2`, or `(1, 1)` where it is the same for all. `None` where it is not known in closed form.
         """
         return None
 
@@ -242,8 +242,7 @@ class Identity(LinearOperator):
     def response(self) -> Tensor | None:
         if len(self.ishape) != 3:
             return None
-        H, W = self.ishape[-2:]
-        return torch.ones(H, W // 2 + 1, dtype=torch.float64)
+        return torch.ones(1, 1, dtype=torch.float64)
 
 
 def check_weights(alpha: Any, beta: Any) -> None:

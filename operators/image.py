@@ -58,14 +58,12 @@ class Mask(LinearOperator):
         return x.reshape(-1, *self.ishape)
 
     def normal(self, x: Tensor) -> Tensor:
-        return x * self.mask
+        return x * self.mask.to(x)
 
     def response(self) -> Tensor | None:
         if len(self.ishape) != 3:
             return None
-        H, W = self.ishape[-2:]
-        share = self.oshape[-1] / self.size
-        return torch.full((H, W // 2 + 1), share, dtype=torch.float64, device=self.kept.device)
+        return torch.full((1, 1), self.oshape[-1] / self.size, dtype=torch.float64, device=self.kept.device)
 
 
 class _Delegate(LinearOperator):

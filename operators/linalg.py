@@ -13,6 +13,9 @@ class ConvergenceError(RuntimeError):
     """An iterative solver stopped before it reached its tolerance."""
 
 
+_LONG, _PIECE = 2**12, 2**18  # numbers of a row
+
+
 @dataclass(frozen=True)
 class SVD:
     """A thin, implicit singular value decomposition `A = U diag(s) V'`.
@@ -51,10 +54,12 @@ class SVD:
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of each row, accumulated in float64: `(B, ...), (B, ...) -> (B,)`."""
-    products = (a * b).flatten(1)
-    short = products.shape[1] % 64  # sums of 64 lose no digits, and are faster than a sum that converts each number
-    whole = products[:, short:].unflatten(1, (-1, 64)).sum(2)
-    return whole.sum(1, dtype=torch.float64) + products[:, :short].sum(1, dtype=torch.float64)
+    a, b = a.flatten(1), b.flatten(1)
+    if a.shape[1] < _LONG:
+        return (a * b).sum(1, dtype=torch.float64)
+    # One pass over memory; in single precision a piece loses no digits that matter.
+    rows = (zip(p.split(_PIECE), q.split(_PIECE), strict=True) for p, q in zip(a, b, strict=True))
+    return torch.stack([torch.stack([torch.dot(p, q) for p, q in row]).sum(dtype=torch.float64) for row in rows])
 
 
 def norm(a: Tensor) -> Tensor:
@@ -68,10 +73,11 @@ def tolerance(dtype: torch.dtype) -> float:
 
 
 def cg(
-    matvec: Callable[[Tensor], Tensor],
+    matvec: Callable[[Tensor], Tensor] | Callable[[Tensor], tuple[Tensor, Tensor]],
     b: Tensor,
     *,
-    precondition: Callable[[Tensor], Tensor] = lambda r: r,
+    onto: Tensor | None = None,
+    precondition: Callable[[Tensor], Tensor] | None = None,
     tol: float | None = None,
     max_iter: int = 1000,
     floor: float | None = None,
@@ -84,6 +90,8 @@ def cg(
     Args:
         matvec: `M`, mapping `(B, ...)` to `(B, ...)`.
         b: right-hand sides, `(B, ...)`.
+        onto: where given, `matvec` maps `p` to `(M p, S p)` with a linear `S`, and the answer is `onto + S x`: what `M`
+            does on its way need not be done again for `x`.
         precondition: an approximation of `M^-1`, symmetric and positive.
         tol: relative residual `||b - M x|| / ||b||` to reach; `None` takes 1e-10 in float64 and 1e-5 otherwise.
         max_iter: iterations after which the solver gives up.
@@ -97,12 +105,15 @@ def cg(
     """
     tol = tolerance(b.dtype) if tol is None else tol
 
-    def column(v: Tensor) -> Tensor:
-        return v.to(b.dtype).reshape(-1, *(1,) * (b.ndim - 1))
+    def column(v: Tensor, like: Tensor = b) -> Tensor:
+        return v.to(b.dtype).reshape(-1, *(1,) * (like.ndim - 1))
 
-    x, r = torch.zeros_like(b), b
-    p = z = precondition(r)
-    rr, rz = dot(r, r), dot(r, z)
+    x, r = torch.zeros_like(b) if onto is None else onto, b
+    rr = rz = dot(r, r)
+    p = r
+    if precondition is not None:
+        p = precondition(r)
+        rz = dot(r, p)
     target = rr * tol**2
     if not bool(torch.isfinite(rr).all()):
         raise ConvergenceError(
@@ -113,7 +124,8 @@ def cg(
         active = ~(rr <= target) & ~stopped  # NaN is active, so that the test of curvature sees it
         if not active.any():
             return x
-        q = matvec(p)
+        product = matvec(p)
+        q, way = product if isinstance(product, tuple) else (product, p)
         curvature = dot(p, q)
         if floor is not None:
             stopped |= ~(curvature > floor / 2 * dot(p, p))
@@ -126,13 +138,15 @@ def cg(
                 "positive ones: check that the operator's adjoint is its transpose and that alpha, beta >= 0"
             )
         step = torch.where(active, rz / torch.where(active, curvature, 1.0), 0.0)
-        x = torch.addcmul(x, column(step), p)
+        x = torch.addcmul(x, column(step, x), way)
         r = torch.addcmul(r, column(-step), q)
         rr = dot(r, r)
         if bool((rr <= target).all()):
             return x
-        z = precondition(r)
-        rz_new = dot(r, z)
+        z, rz_new = r, rr
+        if precondition is not None:
+            z = precondition(r)
+            rz_new = dot(r, z)
         p = torch.addcmul(z, column(torch.where(active, rz_new / torch.where(active, rz, 1.0), 0.0)), p)
         rz = rz_new
     if floor is not None:

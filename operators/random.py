@@ -27,7 +27,12 @@ class Draws:
     """The random numbers of a batch of draws: row `i` has a generator of its own, seeded by `(seed, file, draws[i])`.
 
     Numbers are made on the CPU and moved, so that a draw is the same on every device.
+
+    Attributes:
+        tiled: this is one tile of several, which have to agree where they overlap.
     """
+
+    tiled = False
 
     def __init__(self, seed: int, draws: Sequence[int] = (0,), file: int = 0):
         self.generators = [generator(seed, file, i) for i in draws]
@@ -46,8 +51,9 @@ class Draws:
 
 
 def white_data(A: LinearOperator, rng: Draws, like: Tensor) -> Tensor:
-    """White noise of the data, `(B, *oshape)`; where possible the image of noise on the signal: tiles agree on it."""
-    if A.gram is not None:
+    """White noise of the data, `(B, *oshape)`; for tiles, where possible, the image of noise on the signal: they agree
+    on it."""
+    if rng.tiled and A.gram is not None:
         return A.forward(rng.normal(A.ishape, like=like)) / math.sqrt(A.gram)
     return rng.normal(A.oshape, like=like)
 
@@ -65,6 +71,7 @@ class TileDraws(Draws):
         window: height and width of the tile.
     """
 
+    tiled = True
     block = 64
     _far = 1 << 20  # makes block numbers non-negative, as seeds must be
 

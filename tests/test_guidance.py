@@ -260,7 +260,7 @@ def test_an_inner_ladder_that_begins_at_the_bottom_is_one_step(sigma_min):
 
 
 def test_draws_in_overlapping_tiles_agree_on_the_noise_of_the_data():
-    """The noise of masked data comes from that of the picture, which tiles share."""
+    """The noise of masked data comes from that of the picture, which tiles share; without tiles it is drawn by itself."""
     P, D = problem("gaussian", "mask", 8)
     A = P.operator
     asked = []
@@ -270,5 +270,7 @@ def test_draws_in_overlapping_tiles_agree_on_the_noise_of_the_data():
             asked.append(shape)
             return super().normal(shape, like)
 
-    exact_draw(*P.linear_gaussian, P.y, D.mean[None], 0.01, Rng(0))
-    assert set(asked) == {A.ishape}
+    for Rng.tiled, wanted in ((True, [A.ishape, A.ishape]), (False, [A.ishape, A.oshape])):
+        asked.clear()
+        exact_draw(*P.linear_gaussian, P.y, D.mean[None], 0.01, Rng(0))
+        assert asked == wanted

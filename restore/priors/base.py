@@ -76,7 +76,7 @@ class Rescaled(Denoiser):
         return (self.prior(x * self.scale + self.shift, sigma * self.scale) - self.shift) / self.scale
 
     def covariance(self, x: Tensor, sigma: float) -> Covariance:
-        own = self.prior.covariance((x * self.scale).add_(self.shift), sigma * self.scale)
+        own = self.prior.covariance(torch.add(x.new_tensor(self.shift), x, alpha=self.scale), sigma * self.scale)
         return Times(own, 1 / self.scale**2)
 
     def accepts(self, shape: tuple[int, ...]) -> bool:

@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -119,24 +122,24 @@ class SpectralTable:
         self.sigmas, self.spectra = sigmas.double(), {c: s.float() for c, s in spectra.items()}
 
     def covariance(self, x: Tensor, sigma: float) -> Stationary:
-        """For pictures shaped as `x`; between the levels of the table by interpolation, beyond them by its ends.
-
-        Gains are solved for to a tenth, which is more than an average over pictures knows of one.
-        """
+        """For pictures shaped as `x`; between the levels of the table by interpolation, beyond them by its ends."""
         level = log_between(self.sigmas, self.spectra[x.shape[1]], sigma)  # (C, K, K)
-        rows, columns = (_hats(f) for f in (torch.fft.fftfreq(x.shape[-2]), torch.fft.rfftfreq(x.shape[-1])))
-        return Stationary((rows @ level @ columns.T).exp().to(x), tol=0.1)
+        rows, columns = _hats(*x.shape[-2:])
+        return Stationary((rows @ level @ columns.T).exp().to(x), rough=True)
 
 
-def _hats(f: Tensor) -> Tensor:
-    """Weights of the nodes of a table at frequencies `(N,)`, linear between them: `(N, CELLS + 1)`."""
-    return (1 - (2 * CELLS * f.abs()[:, None] - torch.arange(CELLS + 1)).abs()).clamp(min=0)
+@lru_cache(maxsize=16)
+def _hats(height: int, width: int) -> list[Tensor]:
+    """Weights of the nodes of a table, linear between them: at the `N` frequencies of rows and of half as many columns,
+    `(N, CELLS + 1)` each."""
+    frequencies = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
+    return [(1 - (2 * CELLS * f.abs()[:, None] - torch.arange(CELLS + 1)).abs()).clamp(min=0) for f in frequencies]
 
 
 def log_between(sigmas: Tensor, powers: Tensor, sigma: float) -> Tensor:
     """The logarithm of a table `(S, ...)` at a noise level: between those of its rows by interpolation."""
-    logs, at = sigmas.log(), torch.tensor(sigma).double().log()
-    k = int(torch.searchsorted(logs, at).clamp(1, len(logs) - 1))
-    share = float(((at - logs[k - 1]) / (logs[k] - logs[k - 1])).clamp(0, 1))
+    levels = sigmas.tolist()
+    k = min(max(bisect_left(levels, sigma), 1), len(levels) - 1)
+    share = min(max(math.log(sigma / levels[k - 1]) / math.log(levels[k] / levels[k - 1]), 0.0), 1.0)
     rows = powers[k - 1 : k + 1].clamp(min=1e-12).log()
     return torch.lerp(rows[0], rows[1], share)

@@ -122,7 +122,7 @@ class MomentMatching(Guided):
         tau, c = sigma_next, (sigma_next / sigma) ** self.alpha
         x0 = self.posterior_draw(x.x, sigma, problem, prior, rng)
         fresh = rng.normal(problem.operator.ishape, like=x0)
-        return State(x0.lerp(x.x, c * tau / sigma).add(fresh, alpha=tau * math.sqrt(1 - c**2)))
+        return State(x0.lerp(x.x, c * tau / sigma).add_(fresh, alpha=tau * math.sqrt(1 - c**2)))
 
 
 def is_rotation(A: LinearOperator) -> bool:

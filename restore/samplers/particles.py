@@ -59,7 +59,7 @@ class Particles(Draws):
     """The random numbers of `B` populations of `P` particles, as those of `B P` rows."""
 
     def __init__(self, rng: Draws, particles: int):
-        self.rng, self.particles = rng, particles
+        self.rng, self.particles, self.tiled = rng, particles, rng.tiled
 
     def __len__(self) -> int:
         return len(self.rng) * self.particles

@@ -2,7 +2,7 @@
 
     python tests/bench/cost.py --write README.md
 
-One draw of 3 x 256 x 256, the shipped prior. Two runs of few steps tell what is done once and what at each step; the
+One draw of 3 x 256 x 256 of a photograph, the shipped prior. Two runs of few steps tell what is done once and what at each step; the
 table has what a run of the sampler's own steps comes to. Time is that of the processor: of one thread, so that it is
 the wall time of a core that nobody shares. The denoiser is run inside an autograd node that takes the time of the
 network's forward pass and of its backward pass, each by itself: gradients of the operator and of the likelihood count
@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from photos import CONFIGS, sampler_for
 from report import write_between
+from skimage import data as photographs
 from tasks import TASKS
 from torch import Tensor
 
-from operators.random import generator
 from restore.core import restore
 from restore.memory import keep_freed_memory
 from restore.priors.base import Denoiser, Wrapper
@@ -106,7 +106,7 @@ class Cost:
 def cost(task: str, name: str, prior: Denoiser, steps: int, size: int = SIZE) -> Cost:
     """Of a run of so many steps. Raises SamplerError: the sampler cannot do the task."""
     sampler = replace(own(task, name), steps=steps, **SMALL.get(name, {}))
-    truth = torch.rand(1, 3, size, size, generator=generator(2))  # what is in the picture costs nothing
+    truth = torch.from_numpy(photographs.astronaut()[:size, :size]).permute(2, 0, 1)[None].float() / 255
     timed = Timed(prior)
     problem, start = TASKS[task].problem(truth, 0), time.process_time()
     restore(problem, timed, sampler, num_samples=1)

@@ -146,8 +146,8 @@ def set_aside(data: Path, per_volume: int) -> Iterator[Case]:
                 y = noise.sample(A(x), Draws(7, file=10 * v + k))
                 full = torch.zeros(2 * coils, H, W)
                 full[:, mask] = y[0]
-                k, used = to_complex(full).numpy(), mask.numpy()
-                posed = Slice(Problem(y, A, noise), 1.0, k, used, ~used, maps.numpy(), k[0], None)
+                measured, used = to_complex(full).numpy(), mask.numpy()
+                posed = Slice(Problem(y, A, noise), 1.0, measured, used, ~used, maps.numpy(), measured[0], None)
                 truth = to_complex(x)[0, 0].abs().numpy()
                 name = f"{coils} coil{'s' * (coils > 1)}, {PATTERNS[accel]}"
                 yield Case(name, posed, truth, body_of(truth), Interval(None, None, "none"))
