@@ -260,7 +260,7 @@ def test_an_inner_ladder_that_begins_at_the_bottom_is_one_step(sigma_min):
 
 
 def test_draws_in_overlapping_tiles_agree_on_the_noise_of_the_data():
-    """The noise of masked data comes from that of the picture, which tiles share; without tiles it is drawn by itself."""
+    """The noise of masked data comes from that of the picture, which tiles share; else it is drawn by itself."""
     P, D = problem("gaussian", "mask", 8)
     A = P.operator
     asked = []

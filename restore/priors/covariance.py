@@ -195,8 +195,7 @@ class Stationary(Covariance):
 
     def gain(self, A: LinearOperator, r: Tensor, sigma_y: float) -> Tensor:
         """In closed form where `A` is shift-invariant. Else by conjugate gradients on the modes of
-        `(I + C^(1/2) A'A C^(1/2) / sigma_y^2) u = C^(1/2) A' r / sigma_y^2`, for a signal `C^(1/2) u`, preconditioned by
-        what `A'A` passes of each.
+        `(I + C^(1/2) A'A C^(1/2) / sigma_y^2) u = C^(1/2) A' r / sigma_y^2`, for a signal `C^(1/2) u`, preconditioned.
         """
         pulled, inverse = A.adjoint(r), self._inverse(A, r, sigma_y)
         if A.shift_invariant:
@@ -207,8 +206,8 @@ class Stationary(Covariance):
     def draw(
         self, A: LinearOperator, D: Tensor, y: Tensor, sigma_y: float, rng: Draws, *, spread: float, fresh: float
     ) -> Tensor:
-        """As in the base class, with `D` moved once by what is drawn and what is solved for: both are modes. Where `A` is
-        shift-invariant these are independent, and one number is drawn of each, with the variance that two would have.
+        """As in the base class, with `D` moved once by what is drawn and what is solved for: both are modes. Where `A`
+        is shift-invariant these are independent, and one number is drawn of each, with the variance of two.
         """
         w, inverse = rng.normal(D.shape[1:], like=D), self._inverse(A, y, sigma_y)
         if A.shift_invariant:

@@ -2,11 +2,11 @@
 
     python tests/bench/cost.py --write README.md
 
-One draw of 3 x 256 x 256 of a photograph, the shipped prior. Two runs of few steps tell what is done once and what at each step; the
-table has what a run of the sampler's own steps comes to. Time is that of the processor: of one thread, so that it is
-the wall time of a core that nobody shares. The denoiser is run inside an autograd node that takes the time of the
-network's forward pass and of its backward pass, each by itself: gradients of the operator and of the likelihood count
-as outside, and so do linear solves, random numbers, covariances and resampling.
+One draw of 3 x 256 x 256 of a photograph, the shipped prior. Two runs of few steps tell what is done once and what at
+each step; the table has what a run of the sampler's own steps comes to. Time is that of the processor: of one thread,
+so that it is the wall time of a core that nobody shares. The denoiser is run inside an autograd node that takes the
+time of the network's forward pass and of its backward pass, each by itself: gradients of the operator and of the
+likelihood count as outside, and so do linear solves, random numbers, covariances and resampling.
 """
 
 from __future__ import annotations
