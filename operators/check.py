@@ -134,8 +134,12 @@ def assert_svd(A: LinearOperator, *, tol: float = 1e-9, seed: int = 0) -> None:
     mixed = (s + 1) * Uy + s.square() * Vx - 2.0 * (n.flatten(1) @ V)
     got = svd.mix(lambda s: (s + 1, s.square(), torch.full_like(s, -2.0)), y, x, n)
     _close(A, "mix() and V (g U'y + ...)", got.flatten(1), mixed @ V.T, tol)
-    weighted = ((s + 1) * Uy.square()).sum(1)
-    _close(A, "weighted_norm() and sum w (U'y)^2", svd.weighted_norm(lambda s: s + 1, y), weighted, tol)
+    _close(A, "coloured() and U w U'y", svd.coloured(lambda s: s + 1, y).flatten(1), ((s + 1) * Uy) @ U.T, tol)
+    if svd.rank != len(s):
+        raise LawError(f"{_name(A)}: a rank of {svd.rank}, but {len(s)} singular values")
+    for at, left in ((None, Uy), (x, Uy - s * (x.flatten(1) @ V))):
+        found = svd.weighted_norm(lambda s: s + 1, y, at)
+        _close(A, "weighted_norm() and sum w (U'(y - A x))^2", found, ((s + 1) * left.square()).sum(1), tol)
 
 
 def assert_laws(A: LinearOperator) -> None:

@@ -7,8 +7,8 @@ a side the separable form is the faster one; the circular form takes any kernel 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -116,32 +116,54 @@ class CircularFilter(LinearOperator):
             X = rows(x) * torch.fft.rfft2(x, norm="ortho")
             return fourier.hartley_of(X, self.ishape[-1]).flatten(1)
 
-        svd = SVD(
-            s=self.s.expand(self.oshape).flatten(),
-            U=lambda z: fourier.hartley(z.reshape(-1, *self.oshape)),
-            Ut=lambda y: fourier.hartley(y).flatten(1),
-            V=V,
-            Vt=Vt,
-        )
-        return FilterSVD(**vars(svd), filter=self) if self.shift_invariant else svd
+        def U(z: Tensor) -> Tensor:
+            return fourier.hartley(z.reshape(-1, *self.oshape))
+
+        def Ut(y: Tensor) -> Tensor:
+            return fourier.hartley(y).flatten(1)
+
+        if self.shift_invariant:
+            return FilterSVD(U, Ut, V, Vt, self)
+        return SVD(self.s.expand(self.oshape).flatten(), U, Ut, V, Vt)
 
 
-@dataclass(frozen=True)
+Map = Callable[[Tensor], Tensor]
+
+
 class FilterSVD(SVD):
     """Of a circular filter: all that depends on singular values alone is one, of half spectra."""
 
-    filter: CircularFilter
+    def __init__(self, U: Map, Ut: Map, V: Map, Vt: Map, filter: CircularFilter):
+        for name, value in {"U": U, "Ut": Ut, "V": V, "Vt": Vt, "filter": filter}.items():
+            object.__setattr__(self, name, value)
+        self.filter: CircularFilter
+
+    @property
+    def s(self) -> Tensor:  # type: ignore[override]
+        """Of all channels: made when asked for, since few ask."""
+        return self.filter.s.expand(self.filter.oshape).flatten()
+
+    @property
+    def rank(self) -> int:
+        return math.prod(self.filter.oshape)
+
+    def coloured(self, weigh: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+        return fourier.filter2(y, weigh(self.filter.half_s.to(y)))
 
     def mix(self, weigh: Callable[[Tensor], Sequence[Tensor]], y: Tensor, *xs: Tensor) -> Tensor:
         g, *w = weigh(self.filter.half_s.to(y))
         total = fourier.as_complex(self.filter.rows, y).conj() * g * torch.fft.rfft2(y)
         for weight, x in zip(w, xs, strict=True):
-            total = total + weight * torch.fft.rfft2(x)
+            total = torch.addcmul(total, weight.to(total), torch.fft.rfft2(x))
         return fourier.irfft2(total, y.shape[-1])
 
-    def weighted_norm(self, weigh: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-        w = fourier.twice(y.shape[-1], y) * weigh(self.filter.half_s.to(y))
-        z = torch.view_as_real(w.sqrt() * torch.fft.rfft2(y, norm="ortho"))
+    def weighted_norm(self, weigh: Callable[[Tensor], Tensor], y: Tensor, x: Tensor | None = None) -> Tensor:
+        w = (fourier.twice(y.shape[-1], y) * weigh(self.filter.half_s.to(y))).sqrt()
+        Z = w * torch.fft.rfft2(y, norm="ortho")
+        if x is not None:
+            otf = w * fourier.as_complex(self.filter.otf, x)
+            Z = torch.addcmul(Z, otf, torch.fft.rfft2(x, norm="ortho"), value=-1)
+        z = torch.view_as_real(Z)
         return dot(z, z)
 
 

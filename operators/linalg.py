@@ -46,10 +46,20 @@ class SVD:
         parts = self.Vt(torch.cat(xs)).chunk(len(xs))
         return self.V(g * self.Ut(y) + torch.stack([a * b for a, b in zip(w, parts, strict=True)]).sum(0))
 
-    def weighted_norm(self, weigh: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
-        """`sum_i w(s_i) (U'y)_i^2` of each row, accumulated in float64, `(B,)`; `weigh` as above, not negative."""
-        z = self.Ut(y)
+    def weighted_norm(self, weigh: Callable[[Tensor], Tensor], y: Tensor, x: Tensor | None = None) -> Tensor:
+        """`sum_i w(s_i) (U'(y - A x))_i^2` of each row, accumulated in float64, `(B,)`; `weigh` as above, not negative,
+        `y` as there."""
+        z = self.Ut(y) if x is None else self.Ut(y) - self.s.to(x) * self.Vt(x)
         return dot(z, weigh(self.s.to(y)) * z)
+
+    @property
+    def rank(self) -> int:
+        """The number of singular values."""
+        return len(self.s)
+
+    def coloured(self, weigh: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+        """`U w(s) U' y`, `(B, *oshape) -> (B, *oshape)`; `weigh` from singular values, of any shape, to `w`."""
+        return self.U(weigh(self.s.to(y)) * self.Ut(y))
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

@@ -24,13 +24,28 @@ def draw_given_data(problem: Problem, guess: Tensor, variance: float, rng: Draws
 
 
 def exact_draw(A: LinearOperator, sigma_y: float, y: Tensor, guess: Tensor, variance: float, rng: Draws) -> Tensor:
-    """An exact draw of `x ~ N(guess, variance I)` given `y = A x + N(0, sigma_y^2 I)`, `(B, *ishape)`.
+    """An exact draw of `x ~ N(guess, variance I)` given `y = A x + N(0, sigma_y^2 I)`, `(B, *ishape)`."""
+    return guess + exact_move(A, sigma_y, y, guess, variance, rng)
 
-    Perturb and solve (Papandreou and Yuille 2010): draw `x` and `y` from the joint law, then move by the difference.
+
+def exact_move(A: LinearOperator, sigma_y: float, y: Tensor, x: Tensor, variance: float, rng: Draws) -> Tensor:
+    """An exact draw of `d ~ N(0, variance I)` given `y = A (x + d) + N(0, sigma_y^2 I)`, `(B, *ishape)`.
+
+    Perturb and solve (Papandreou and Yuille 2010): draw `d` and `y` from the joint law, then move by the difference.
+    Where `A` is a circular filter its modes are independent, and each is drawn by itself.
     """
-    z = guess.add(rng.normal(A.ishape, like=guess), alpha=math.sqrt(variance))
-    seen = y.add(white_data(A, rng, guess), alpha=sigma_y)
-    return z + A.pull(seen - A.forward(z), sigma_y**2 / variance)
+    n = rng.normal(A.ishape, like=x)
+    svd = A.svd() if A.shift_invariant and sigma_y > 0 else None
+    if svd is not None and svd.rank == math.prod(A.ishape):
+
+        def weights(s: Tensor) -> list[Tensor]:
+            left = variance / (variance * s.square() + sigma_y**2)
+            return [left * s, -left * s.square(), sigma_y * left.sqrt()]
+
+        return svd.mix(weights, y, x, n)
+    d = math.sqrt(variance) * n
+    seen = y.add(white_data(A, rng, x), alpha=sigma_y)
+    return d + A.pull(seen - A.forward(x + d), sigma_y**2 / variance)
 
 
 def langevin_draw(problem: Problem, guess: Tensor, variance: float, rng: Draws, steps: int) -> Tensor:

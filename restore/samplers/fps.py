@@ -46,7 +46,7 @@ from operators.base import LinearOperator
 from operators.random import Draws, white_data
 from restore.priors.base import Denoiser
 from restore.problem import Problem
-from restore.samplers.conditioning import exact_draw
+from restore.samplers.conditioning import exact_move
 from restore.samplers.integrators import State, extrapolated, kernel
 from restore.samplers.particles import Particles, ParticleSampler, choose, evidence, resample
 
@@ -84,8 +84,7 @@ class FPS(ParticleSampler):
         path = math.sqrt(self._above(sigma, prior)) * self._noise(A, rng, problem.y)
         s2 = sigma_y**2 + self.c**2 * self._above(sigma, prior)
         start = problem.y.new_zeros(len(rows), *A.ishape)
-        seen = (problem.y + path).repeat_interleave(self.particles, 0)
-        x = exact_draw(A, math.sqrt(s2), seen, start, sigma**2, rows)
+        x = exact_move(A, math.sqrt(s2), self.each(problem.y + path), start, sigma**2, rows)
         return Filtered(x, x.new_zeros(len(rng), self.particles, dtype=torch.float64), path, State(x))
 
     def step(
@@ -98,24 +97,22 @@ class FPS(ParticleSampler):
             return x._replace(x=end, log_w=torch.zeros_like(x.log_w[:, :1]))
         above, below = self._above(sigma, prior), self._above(tau, prior)
         path = below / above * x.path + math.sqrt(below * (1 - below / above)) * self._noise(A, rng, x.path)
-        before, after = ((problem.y + v).repeat_interleave(self.particles, 0) for v in (x.path, path))
+        before, after = problem.y + x.path, problem.y + path
         s2, s2_next = (sigma_y**2 + self.c**2 * v for v in (above, below))
         D, scale, carried = prior(x.x, sigma), prior.signal_std, sigma_y**2 / s2
-        ahead = self.everyone(problem).y.sub(before, alpha=carried) - A.forward(D.sub(x.x, alpha=carried))
+        ahead = self.each(problem.y.sub(before, alpha=carried)), D.sub(x.x, alpha=carried)
         r2 = sigma**2 * scale**2 / (sigma**2 + scale**2)
-        log_psi = evidence(A, ahead, r2, sigma_y * math.sqrt(1 - carried)).reshape(x.log_w.shape)
+        log_psi = evidence(A, ahead[0], r2, sigma_y * math.sqrt(1 - carried), x=ahead[1]).reshape(x.log_w.shape)
         kept, log_w = resample(x.log_w + log_psi, self.ess_threshold, rng)
         log_w = log_w - log_psi.flatten()[kept].reshape(log_w.shape)
         here, D = x.x[kept], D[kept]
         was = x.before if x.before.m is None else x.before._replace(m=x.before.m[kept])
         mean, std = kernel(here, extrapolated(was, D, sigma, tau), sigma, tau)
         rho = s2_next / s2
-        left, noise = (
-            after.sub(before, alpha=rho) - A.forward(mean.sub(here, alpha=rho)),
-            math.sqrt(s2_next * (1 - rho)),
-        )
-        log_p = evidence(A, left, std**2, noise)
-        there = mean + exact_draw(A, noise, left, torch.zeros_like(mean), std**2, Particles(rng, self.particles))
+        noise = math.sqrt(s2_next * (1 - rho))
+        left = self.each(after.sub(before, alpha=rho)), mean.sub(here, alpha=rho)
+        log_p = evidence(A, left[0], std**2, noise, x=left[1])
+        there = mean + exact_move(A, noise, *left, std**2, Particles(rng, self.particles))
         return Filtered(there, log_w + log_p.reshape(log_w.shape), path, State(here, D, sigma))
 
     def _above(self, sigma: float, prior: Denoiser) -> float:
@@ -124,4 +121,7 @@ class FPS(ParticleSampler):
 
     def _noise(self, A: LinearOperator, rng: Draws, like: Tensor) -> Tensor:
         """What the path gains per noise of the signal: covariance `A A' + c^2 I`, `(B, *oshape)`."""
+        svd = A.svd()
+        if svd is not None and svd.rank == math.prod(A.oshape) and not rng.tiled:
+            return svd.coloured(lambda s: (s.square() + self.c**2).sqrt(), rng.normal(A.oshape, like=like))
         return A.forward(rng.normal(A.ishape, like=like)) + self.c * white_data(A, rng, like)

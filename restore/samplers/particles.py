@@ -49,10 +49,12 @@ class ParticleSampler(Sampler, ABC):
         return mean.reshape(B, *x.x.shape[1:])
 
     def everyone(self, problem: Problem) -> Problem:
-        """The problem with a row of data for each particle."""
-        if len(problem.y) == 1 or self.particles == 1:
-            return problem
-        return Problem(problem.y.repeat_interleave(self.particles, 0), problem.operator, problem.noise)
+        """The problem with a row of data for each particle, or one for all."""
+        return Problem(self.each(problem.y), problem.operator, problem.noise)
+
+    def each(self, v: Tensor) -> Tensor:
+        """Rows of populations as rows of particles; one row stays one, for all."""
+        return v if len(v) == 1 or self.particles == 1 else v.repeat_interleave(self.particles, 0)
 
 
 class Particles(Draws):
@@ -73,15 +75,17 @@ def effective_sample_size(log_w: Tensor) -> Tensor:
     return 1 / log_w.softmax(1).square().sum(1)
 
 
-def resample(log_w: Tensor, threshold: float, rng: Draws) -> tuple[Tensor, Tensor]:
+def resample(log_w: Tensor, threshold: float, rng: Draws) -> tuple[Tensor | slice, Tensor]:
     """Systematic resampling (Kitagawa 1996) of the populations whose effective sample size is below `threshold P`.
 
     Returns:
-        The rows that are kept, `(B P,)`, and the log weights they then have, `(B, P)`.
+        The rows that are kept, `(B P,)`, or a slice of all, and the log weights they then have, `(B, P)`.
     """
     P = log_w.shape[1]
     points = (torch.arange(P, device=log_w.device) + _uniform(rng, log_w)) / P
     worn = (effective_sample_size(log_w) < threshold * P)[:, None]
+    if not bool(worn.any()):
+        return slice(None), log_w
     chosen = torch.where(worn, _quantiles(log_w, points), torch.arange(P, device=log_w.device))
     return _rows(chosen), torch.where(worn, 0.0, log_w)
 
@@ -107,19 +111,23 @@ def _rows(chosen: Tensor, particles: int | None = None) -> Tensor:
     return (chosen + P * torch.arange(B, device=chosen.device)[:, None]).flatten()
 
 
-def evidence(A: LinearOperator, r: Tensor, variance: float, sigma_y: float, u: Tensor | None = None) -> Tensor:
-    """Of a residual `r` of the data, where the signal is known to `variance` in each number.
+def evidence(
+    A: LinearOperator, y: Tensor, variance: float, sigma_y: float, *, x: Tensor | None = None, u: Tensor | None = None
+) -> Tensor:
+    """Of data `y`, or of the residual `y - A x`, where the signal is known to `variance` in each number.
 
     Args:
-        u: what `r` moves the signal by, `A.pull(r, sigma_y^2 / variance)`, if it is at hand.
+        y: `(B, *oshape)`; with `x`, `(B, *ishape)`, also one row for all.
+        u: what `y` moves the signal by, `A.pull(y, sigma_y^2 / variance)`, if it is at hand.
 
     Returns:
-        `log N(r; 0, variance A A' + sigma_y^2 I)` up to a constant, `(B,)`.
+        `log N(y - A x; 0, variance A A' + sigma_y^2 I)` up to a constant, `(B,)`.
     """
     svd = A.svd() if u is None else None
-    if svd is not None and len(svd.s) == math.prod(A.oshape):
-        return -0.5 * svd.weighted_norm(lambda s: 1 / (variance * s.square() + sigma_y**2), r)
+    if svd is not None and svd.rank == math.prod(A.oshape):
+        return -0.5 * svd.weighted_norm(lambda s: 1 / (variance * s.square() + sigma_y**2), y, x)
     # The exponent by way of u: no digits are lost where sigma_y is small.
+    r = y if x is None else y - A.forward(x)
     u = A.pull(r, sigma_y**2 / variance) if u is None else u
     rest = r - A.forward(u)
     return -0.5 * (dot(rest, rest) / sigma_y**2 + dot(u, u) / variance)

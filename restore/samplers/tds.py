@@ -122,7 +122,7 @@ def _twist(x: Tensor, sigma: float, problem: Problem, prior: Denoiser, L: Tensor
         linear, sigma_y = problem.linear_gaussian
         r = problem.y - linear.forward(D.detach())
         u = linear.pull(r, sigma_y**2 / r2)
-        log_psi = evidence(linear, r, r2, sigma_y, u)
+        log_psi = evidence(linear, r, r2, sigma_y, u=u)
         return Twist(D.detach(), log_psi, torch.autograd.grad(D, x, u / r2)[0])
     z = differentiable_data(A, D, "TDS")
     power = 1 / (1 + r2 * L)
