@@ -83,13 +83,12 @@ class REDdiff(Sampler):
 
     def step(self, x: Fit, sigma: float, sigma_next: float, problem: Problem, prior: Denoiser, rng: Draws) -> Fit:
         A, mu = problem.operator, x.mu
-        D = prior(mu + sigma * rng.normal(A.ishape, like=mu), sigma)
-        g = self.lambda_ * (mu - D) - self.obs_weight * self._towards_data(mu, sigma, problem)
-        t = x.t + 1
-        m = self.beta1 * x.m + (1 - self.beta1) * g
-        v = self.beta2 * x.v + (1 - self.beta2) * g.square()
-        change = m / (1 - self.beta1**t) / ((v / (1 - self.beta2**t)).sqrt() + 1e-8)  # Kingma and Ba 2015, Alg. 1
-        return Fit(mu - self.lr * change, m, v, t)
+        D = prior(mu.add(rng.normal(A.ishape, like=mu), alpha=sigma), sigma)
+        g = (mu - D).mul_(self.lambda_).sub_(self._towards_data(mu, sigma, problem), alpha=self.obs_weight)
+        t = x.t + 1  # Kingma and Ba 2015, Alg. 1
+        m, v = x.m.lerp(g, 1 - self.beta1), (self.beta2 * x.v).addcmul_(g, g, value=1 - self.beta2)
+        spread = (v / (1 - self.beta2**t)).sqrt_().add_(1e-8)
+        return Fit(mu.addcdiv(m, spread, value=-self.lr / (1 - self.beta1**t)), m, v, t)
 
     def _towards_data(self, mu: Tensor, sigma: float, problem: Problem) -> Tensor:
         """`min(sigma_y^2, sigma^2) grad_mu log p(y | A mu)`, `(B, *ishape)`."""
