@@ -1,14 +1,14 @@
 """The table of Noise2Score, trained here: Set12 and BSD68 in grey, Gaussian, Poisson and Gamma noise.
 
     python tests/bench/noise2score.py --data ../shared/data --output out/ --steps 20000 --conditions gaussian:25
-    python tests/bench/noise2score.py --data ../shared/data --output out/ --table --write README.md
+    python tests/bench/noise2score.py --table --steps 2000 --write README.md
     python tests/bench/noise2score.py --data ../shared/data --levels
 
 Every network sees noisy versions of Train400 that are made once, except the supervised twin, which also sees the clean
 pictures: the same network, the same number of pictures per step and the same number of steps. Nothing is selected: the
 averaged weights of the last step are scored. The blind network of a kind of noise sees a random level per picture.
-Rows are appended to `rows.jsonl` in the output folder as they come and are not repeated, a training that was stopped
-goes on where it wrote its last checkpoint; the table is printed from what there is for that number of `--steps`.
+Rows are appended to `--results` as they come and are not repeated, a training that was stopped goes on where it wrote
+its last checkpoint; the table is printed from what there is for that number of `--steps`.
 
 `--levels` estimates type and level of the noise of twelve pictures (Set12) at nine settings, from each picture alone;
 with `--score FOLDER` also by the published medians on that folder's score.
@@ -62,7 +62,7 @@ BLIND = {"gaussian": (20.0, 55.0), "poisson": (0.005, 0.1), "gamma": (40.0, 120.
 CONDITIONS = ("gaussian:25", "gaussian:50", "poisson:0.01", "poisson:0.05", "gamma:100", "gamma:50")
 METHODS = ("noise2score", "supervised", "blind", "one_shot", "gr2r")
 EVERY = 500  # steps between checkpoints
-ROWS_FILE = "rows.jsonl"
+RESULTS = Path(__file__).with_suffix(".jsonl")  # kept with the code: each row is a quarter of an hour
 ROWS = {
     "noise2score published": "Noise2Score, published estimator",
     "noise2score shifted": "**Noise2Score, shifted estimator**",
@@ -225,7 +225,7 @@ def run(text: str, method: str, args: argparse.Namespace) -> None:
     condition, blind = Condition(kind, float(level)), method == "blind"
     if method == "one_shot" and kind == "gamma":
         return
-    if any(key(row) == (text, method, args.steps) for row in recorded(args.output / ROWS_FILE)):
+    if any(key(row) == (text, method, args.steps) for row in recorded(args.results)):
         return
     folder = args.output / (f"{kind}_blind_{args.steps}" if blind else f"{kind}_{level}_{method}_{args.steps}")
     if not (folder / "config.json").exists():
@@ -243,7 +243,7 @@ def run(text: str, method: str, args: argparse.Namespace) -> None:
         estimates = score_estimates(prior, condition.noise(), blind)
     found = score(estimates, condition.noise(), args.data)
     print(f"{text} {found}", flush=True)
-    with (args.output / ROWS_FILE).open("a") as out:
+    with args.results.open("a") as out:
         row = {"noise": text, "method": method, "steps": args.steps, "batch": args.batch, "psnr": found}
         out.write(json.dumps(row) + "\n")
 
@@ -252,23 +252,25 @@ def key(row: dict[str, Any]) -> tuple[str, str, int]:
     return row["noise"], row["method"], row["steps"]
 
 
-def table(output: Path, steps: int) -> str:
-    """Markdown; a condition that has not been run has an empty cell."""
+def table(results: Path, steps: int) -> str:
+    """Markdown, of what has been run."""
     found = {}
-    for row in recorded(output / ROWS_FILE):
+    for row in recorded(results):
         if row["steps"] == steps:
             for name, psnr in row["psnr"].items():
                 found[name, CONDITIONS.index(row["noise"])] = tuple(psnr[test] for test in SETS)
+
+    used = sorted({i for _, i in found})
 
     def line(label: str, cells: list[tuple[float | None, ...] | None]) -> str:
         shown = (" / ".join("" if v is None else f"{v:.2f}" for v in cell) if cell else "" for cell in cells)
         return f"| {label} | {' | '.join(shown)} |"
 
-    heads = " | ".join(c.replace(":", " ") for c in CONDITIONS)
-    lines = [f"| {' / '.join(SETS)}, dB, {steps} steps | {heads} |"]
-    lines.append("|---|" + "--:|" * len(CONDITIONS))
-    lines += [line(label, [found.get((name, i)) for i in range(len(CONDITIONS))]) for name, label in ROWS.items()]
-    return "\n".join(lines + [line(f"{label}, published", list(cells)) for label, cells in PUBLISHED.items()])
+    heads = " | ".join(CONDITIONS[i].replace(":", " ") for i in used)
+    lines = [f"| {' / '.join(SETS)}, dB, {steps} steps | {heads} |", "|---|" + "--:|" * len(used)]
+    own = {name: [found.get((name, i)) for i in used] for name in ROWS}
+    lines += [line(ROWS[name], cells) for name, cells in own.items() if any(cells)]
+    return "\n".join(lines + [line(f"{label}, published", [cells[i] for i in used]) for label, cells in PUBLISHED.items()])
 
 
 def levels(data: Path, folder: Path | None) -> str:
@@ -307,7 +309,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     data = Path(os.environ.get("RESTORE_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=data, help="folder with images/... (or RESTORE_DATA)")
-    parser.add_argument("--output", type=Path, help="where trainings and scores are kept")
+    parser.add_argument("--output", type=Path, help="where trainings are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="done is not done again")
     parser.add_argument("--conditions", default=",".join(CONDITIONS))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--steps", type=int, default=20_000)
@@ -325,13 +328,13 @@ def main() -> None:
     if args.levels:
         text, name = levels(args.data, args.score), "noise_levels"
     else:
-        if args.output is None:
-            parser.error("--output names the folder where trainings and scores are kept")
-        args.output.mkdir(parents=True, exist_ok=True)
+        if args.output is None and not args.table:
+            parser.error("--output names the folder where trainings are kept")
         for condition in args.conditions.split(",") if not args.table else ():
+            args.output.mkdir(parents=True, exist_ok=True)
             for method in args.methods.split(","):
                 run(condition, method, args)
-        text, name = table(args.output, args.steps), "noise2score"
+        text, name = table(args.results, args.steps), "noise2score"
     print(text)
     if args.write:
         write_between(args.write, name, text + "\n")
