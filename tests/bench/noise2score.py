@@ -270,7 +270,8 @@ def table(results: Path, steps: int) -> str:
     lines = [f"| {' / '.join(SETS)}, dB, {steps} steps | {heads} |", "|---|" + "--:|" * len(used)]
     own = {name: [found.get((name, i)) for i in used] for name in ROWS}
     lines += [line(ROWS[name], cells) for name, cells in own.items() if any(cells)]
-    return "\n".join(lines + [line(f"{label}, published", [cells[i] for i in used]) for label, cells in PUBLISHED.items()])
+    lines += [line(f"{label}, published", [cells[i] for i in used]) for label, cells in PUBLISHED.items()]
+    return "\n".join(lines)
 
 
 def levels(data: Path, folder: Path | None) -> str:
