@@ -121,7 +121,7 @@ class FPS(ParticleSampler):
 
     def _noise(self, A: LinearOperator, rng: Draws, like: Tensor) -> Tensor:
         """What the path gains per noise of the signal: covariance `A A' + c^2 I`, `(B, *oshape)`."""
-        svd = A.svd() if A.shift_invariant else None
-        if svd is not None and svd.rank == math.prod(A.oshape):
+        svd = A.svd()
+        if svd is not None and svd.rank == math.prod(A.oshape) and not rng.tiled:
             return svd.coloured(lambda s: (s.square() + self.c**2).sqrt(), rng.normal(A.oshape, like=like))
         return A.forward(rng.normal(A.ishape, like=like)) + self.c * white_data(A, rng, like)
