@@ -32,8 +32,8 @@ PINNED = yaml.safe_load((Path(__file__).parent / "pinned_bias.yaml").read_text()
 PROBLEMS = [(p, a) for p in PRIORS for a in OPERATORS]
 QUICK = {("gaussian", "mask"), ("mixture", "blur"), ("skewed", "mask"), ("skewed", "downsample4")}
 # Particles are dear: samplers that have them are tested with these settings, a quarter of the draws and in single
-# precision; with their defaults and all draws where slow tests are run. FPS keeps its 100 steps: with 50 its variance is
-# 3 % too large on the hardest of these problems, whatever the particles (1600 draws; 0.3 % with 100).
+# precision; with their defaults and all draws where slow tests are run. FPS keeps its 100 steps: with 50 its variance
+# is 3 % too large on the hardest of these problems, whatever the particles (1600 draws; 0.3 % with 100).
 PARTICLES = {"tds": {"steps": 50, "particles": 8}, "fps": {"particles": 16}}
 each_problem = pytest.mark.parametrize(("prior_name", "operator_name"), PROBLEMS, ids=["-".join(p) for p in PROBLEMS])
 

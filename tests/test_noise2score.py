@@ -21,7 +21,7 @@ from restore.denoisers.adaptive import as_noise, estimate_law, law_from_score
 from restore.denoisers.score import ScoreNetwork
 from restore.denoisers.tweedie import Tweedie, as_tweedie, posterior_mean
 from restore.denoisers.variable import Variable
-from restore.learn.base import clean
+from restore.learn.base import Batch
 from restore.learn.noise2score import Noise2Score
 from restore.learn.train import learn
 from restore.metrics import four_copies, umse, upsnr
@@ -40,7 +40,7 @@ NOISY = GaussianMixture(torch.tensor([0.3, 0.7]), MEANS, COVARIANCE + SIGMA**2 *
 class Perturbed(Denoiser):
     """`y + tau^2 (scale s + slope y + shift)` with the exact score `s` of noisy data: exact at `(1, 0, 0)`."""
 
-    shape, sigma_min, sigma_max = (2,), 0.15, 5.0
+    shape, sigma_min, sigma_max = (2,), 0.15, 0.15
 
     def __init__(self, theta):
         super().__init__()
@@ -61,7 +61,7 @@ def gradient_in_standard_errors(theta):
     root = torch.linalg.cholesky(NOISY.covariances[0])
     y = MEANS[which] + torch.randn(40_000, 2, generator=rng, dtype=torch.float64) @ root.T
     denoiser = Perturbed(theta)
-    loss = Noise2Score().loss(denoiser, clean(y), rng)
+    loss = Noise2Score().loss(denoiser, Batch(y, y.new_full((len(y),), denoiser.sigma_min)), rng)
     groups = [torch.autograd.grad(part.mean(), denoiser.theta, retain_graph=True)[0] for part in loss.split(1000)]
     each = torch.stack(groups)
     return each.mean(0) / (each.std(0) / len(groups) ** 0.5)
@@ -99,7 +99,7 @@ def test_a_score_is_stored_as_a_prior_and_changes_its_units(tmp_path):
         nn.init.normal_(p, std=0.2 if p.ndim < 4 else p[0].numel() ** -0.5)
     save_prior(denoiser.requires_grad_(False), tmp_path)
     y, score = torch.rand(2, 1, 16, 16), ScoreNetwork(load_prior(tmp_path))
-    assert score.scale == pytest.approx(0.1)
+    assert score.denoiser.sigma_min == pytest.approx(0.1)
     wanted = 2 * ScoreNetwork(denoiser)(2 * y - 1, 0.1)  # grad log p changes with the units
     assert float((score(y, 0.05) - wanted).square().mean().sqrt()) < 0.02 * float(wanted.std())  # bfloat16
 
@@ -155,9 +155,34 @@ def test_the_score_of_the_variable_is_learnt(rho):
     """As that of the plain pictures `z` is."""
     denoiser, y = OfTheVariable(rho), torch.rand(4, 1, 8, 8, dtype=torch.float64)
     losses = []
+    sigma = torch.full((4,), 0.1)
     for objective, x in ((Noise2Score(rho=rho), y), (Noise2Score(), Variable(rho)(y))):
-        losses.append(objective.loss(denoiser, clean(2 * x - 1), torch.Generator().manual_seed(0)))
+        told = sigma if objective.rho else Noise2Score(rho=rho).in_z(sigma)
+        losses.append(objective.loss(denoiser, Batch(2 * x - 1, told), torch.Generator().manual_seed(0)))
     assert torch.allclose(*losses)
+
+
+class Spied(Denoiser):
+    """Black, whatever it sees; says what it was told."""
+
+    shape, sigma_min, sigma_max, rho = (None, None, None), 0.05, 0.2, 1.0
+
+    def forward(self, x, sigma):
+        self.told = torch.as_tensor(sigma)
+        return torch.zeros_like(x)
+
+
+def test_a_score_of_many_levels_is_told_the_level_of_each_picture():
+    objective, spied, y = Noise2Score(low=1.0, high=1.0), Spied(), torch.rand(3, 1, 8, 8)
+    sigma = torch.tensor([0.1, 0.2, 0.4])
+    loss = objective.loss(spied, Batch(y, sigma), torch.Generator().manual_seed(0))
+    assert torch.allclose(spied.told, 2**0.5 * sigma)
+    assert bool((loss[0] > 2 * loss[1]) & (loss[1] > 2 * loss[2]))  # each weighs what it misses in units of its noise
+    assert objective.trusted(spied, {1: [0.1, 0.4]}) == pytest.approx((0.1, 0.4))
+    score, slope = ScoreNetwork(spied), float(Variable(1).slope(torch.tensor(0.5)))
+    for sigma_z, scale in ((0.1, 0.1), (0.01, 0.05), (1.0, 0.2)):  # the nearest that was learnt
+        score.denoise(y, Poisson(2 * (sigma_z / slope) ** 2), form="published")
+        assert torch.allclose(spied.told, torch.tensor(scale * (1 + 0.25**2) ** 0.5))
 
 
 def test_the_variable_is_kept_with_the_weights(tmp_path):
@@ -173,7 +198,7 @@ def test_the_variable_is_kept_with_the_weights(tmp_path):
         )
         score = ScoreNetwork(load_prior(folder))
         assert score.variable == Variable(2)
-        assert score.scale == pytest.approx(0.07 * float(Variable(2).slope(torch.tensor(0.5))), rel=1e-3)
+        assert score.denoiser.sigma_min == pytest.approx(0.07 * float(Variable(2).slope(torch.tensor(0.5))), rel=1e-3)
         assert "| rho | 2" in (folder / "README.md").read_text() or "rho=2" in (folder / "README.md").read_text()
         y = torch.rand(1, 1 if kind == "grey" else 3, 16, 16)
         assert bool(score.denoise(y, Gamma(50)).isfinite().all())

@@ -6,13 +6,14 @@ with the amortised residual denoising autoencoder of Lim et al., *AR-DAE*, ICML 
     E |u + sigma_a s(y + sigma_a u; sigma_a)|^2,   u ~ N(0, I),
 
 whose minimiser is the score of noisy pictures with noise of std `sigma_a` on top. What follows from it is in
-`restore.denoisers`. Trained on pictures of many noise levels it serves all of them, without being told which.
+`restore.denoisers`. Trained on pictures of many noise levels it serves all of them.
 
 Departure, by measurement. The paper anneals `sigma_a` towards zero, once (its code, in every epoch), and uses the
 network as it is at the end. Of a step's gradient the noise grows as `1 / sigma_a`, so most of a training is lost in it.
 Here `sigma_a` is drawn for each picture, log-uniform around the noise of the data, and the network is told: what it
 learns at larger `sigma_a`, where that noise is small, carries over smoothly to a fourth of the noise of the data, where
-it is used and its smoothing corrected for (`ScoreNetwork.denoise`).
+it is used and its smoothing corrected for (`ScoreNetwork.denoise`). Both are relative to the noise of the picture, as
+well as it is known (`estimate_law`): of pictures of many levels each then counts alike, and the network is told which.
 
 Departure, ours. One `sigma_a` cannot be right for dark and for bright pixels where the noise depends on the brightness.
 With `rho` the score is that of `z = Variable(rho)(y)`, in which the noise is uniform: 1 for Poisson, 2 for Gamma noise.
@@ -21,7 +22,6 @@ The score of `y` follows by the chain rule (`ScoreNetwork`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -42,9 +42,8 @@ class Noise2Score(Objective):
     """Mean over pixels of `(u + sigma_a s(y + sigma_a u; sigma_a))^2`, with `s` as in `ScoreNetwork`.
 
     Args:
-        low, high: bounds of `sigma_a` in units of `denoiser.sigma_min`, which stands for the noise of the data. Of
-            short trainings on Gaussian noise, one with 0.25 to 1 has the same uPSNR, one with 1 to 4 half a dB less
-            (`tests/bench/self_supervised.py`).
+        low, high: bounds of `sigma_a` in units of the noise of each picture. Of short trainings on Gaussian noise, one
+            with 0.25 to 1 has the same uPSNR, one with 1 to 4 half a dB less (`tests/bench/self_supervised.py`).
         annealed: the schedule of the paper, one `sigma_a` for all, from `high` at the start down to `low` at the end.
         rho: power of the brightness with which the variance of the noise grows; pictures are in `[-1, 1]`, from black.
 
@@ -80,12 +79,12 @@ class Noise2Score(Objective):
         return replace(self, low=level, high=level)
 
     def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
-        z = self.variable(batch.x)
+        z, scale = self.variable(batch.x), self.in_z(batch.sigma)
         share = torch.rand(z.shape[0], generator=rng, device=rng.device).to(z)
-        sigma_a = denoiser.sigma_min * self.low * (self.high / self.low) ** share
+        sigma_a = scale * self.low * (self.high / self.low) ** share
         u = torch.randn(z.shape, generator=rng, device=rng.device, dtype=z.dtype)
         scaled = per_row(sigma_a, z)
-        return (u + scaled * smoothed_score(denoiser, z + scaled * u, sigma_a)).square().flatten(1).mean(1)
+        return (u + scaled * smoothed_score(denoiser, z + scaled * u, sigma_a, scale)).square().flatten(1).mean(1)
 
     def variable(self, y: Tensor) -> Tensor:
         """`z` of pictures, both in `[-1, 1]`."""
@@ -100,6 +99,6 @@ class Noise2Score(Objective):
         return sigma * Variable(self.rho).slope(torch.tensor(0.5))
 
     def trusted(self, denoiser: Denoiser, noises: Mapping[int, Sequence[float]]) -> tuple[float, float]:
-        """The noise of the data in `z`, which scales the score, and what the largest `sigma_a` makes of it."""
-        scale = float(self.in_z(torch.tensor(max(s for kind in noises.values() for s in kind))))
-        return scale, scale * math.sqrt(1 + self.high**2)
+        """The least and the most noise of the data in `z`, which scales the score."""
+        every = self.in_z(torch.tensor([s for kind in noises.values() for s in kind]))
+        return float(every.min()), float(every.max())

@@ -6,7 +6,8 @@
 
 Every network sees noisy versions of Train400 that are made once, except the supervised twin, which also sees the clean
 pictures: the same network, the same number of pictures per step and the same number of steps. Nothing is selected: the
-averaged weights of the last step are scored. The blind network of a kind of noise sees a random level per picture.
+averaged weights of the last step are scored. The blind network of a kind of noise sees a random level per picture,
+which it is not told: it is estimated, in training from each noisy picture alone.
 Rows are appended to `--results` as they come and are not repeated, a training that was stopped goes on where it wrote
 its last checkpoint; the table is printed from what there is for that number of `--steps`.
 
@@ -38,6 +39,7 @@ from torch import Tensor, channels_last
 from operators.noise import Gamma, Gaussian, NoiseModel, Poisson
 from operators.random import Draws
 from restore.denoisers.adaptive import estimate_law, law_from_score
+from restore.denoisers.posterior import at_mid_grey
 from restore.denoisers.score import ScoreNetwork
 from restore.denoisers.tweedie import Tweedie, as_tweedie
 from restore.files import atomic_write
@@ -122,7 +124,14 @@ class Condition:
     @property
     def scale(self) -> float:
         """Standard deviation of the noise at mid-grey, in units of `[-1, 1]`."""
-        return 2 * float(as_tweedie(self.noise()).variance(torch.tensor(0.5)).sqrt())
+        return 2 * at_mid_grey(as_tweedie(self.noise()))
+
+
+def std_alone(y: Tensor, condition: Condition) -> float:
+    """Of the noise at mid-grey, in units of `[-1, 1]`, as found in the picture."""
+    law = estimate_law([y[0].numpy()], as_tweedie(condition.noise()).rho)
+    assert law is not None
+    return 2 * at_mid_grey(law)
 
 
 def noisy_versions(clean: list[Tensor], condition: Condition) -> list[Tensor]:
@@ -157,14 +166,14 @@ def objective(condition: Condition, method: str) -> Objective:
     return Noise2Score(rho=law.rho)
 
 
-def train(goal: Objective, pictures: list[Tensor], scale: float, folder: Path, args: argparse.Namespace) -> None:
+def train(goal: Objective, pictures: list[Tensor], stds: list[float], folder: Path, args: argparse.Namespace) -> None:
     """Write the averaged network of the last step to `folder`; a training that was stopped goes on.
 
     Args:
-        pictures: noisy, `(C, H, W)` in `[-1, 1]`; `scale`: the std of their noise at mid-grey.
+        pictures: noisy, `(C, H, W)` in `[-1, 1]`; `stds`: of their noise at mid-grey.
     """
     torch.manual_seed(0)
-    patches = Patches(pictures, args.patch, shrink=0.0, noise=[scale] * len(pictures))
+    patches = Patches(pictures, args.patch, shrink=0.0, noise=stds)
     net = EDMDenoiser(UNet((1,), args.widths, args.blocks))
     net.to(memory_format=channels_last)  # type: ignore[call-overload]
     net.rho = goal.rho
@@ -232,10 +241,12 @@ def run(text: str, method: str, args: argparse.Namespace) -> None:
         print(f"training {folder.name}", flush=True)
         seen = Condition(kind, None) if blind else condition
         clean = grey(args.data / "images" / "train_bsd400_gray")
-        pictures = [2 * y[0] - 1 for y in noisy_versions(clean, seen)]
+        noisy = noisy_versions(clean, seen)
+        stds = [std_alone(y, seen) if blind else seen.scale for y in noisy]
+        pictures = [2 * y[0] - 1 for y in noisy]
         if method == "supervised":
             pictures = [torch.cat([y, 2 * x[0] - 1]) for y, x in zip(pictures, clean, strict=True)]
-        train(objective(seen, method), pictures, seen.scale, folder, args)
+        train(objective(seen, method), pictures, stds, folder, args)
     prior = load_prior(folder)
     if method in ("supervised", "one_shot", "gr2r"):
         estimates = {method: lambda y: prior(y, prior.sigma_min)}

@@ -64,7 +64,7 @@ def estimates(folder: Path, goal: Objective, law: Tweedie) -> dict[str, Callable
         score = lambda y: network(y, sigma_a)  # noqa: E731
         return posterior_mean(score, y, law, smoothing=sigma_a, variable=network.variable)
 
-    return {f"{share:g}": lambda y, share=share: read(y, share * network.scale) for share in READ_AT}
+    return {f"{share:g}": lambda y, share=share: read(y, share * network.denoiser.sigma_min) for share in READ_AT}
 
 
 def run(text: str, name: str, clean: list[Tensor], args: argparse.Namespace) -> list[Row]:
@@ -78,7 +78,8 @@ def run(text: str, name: str, clean: list[Tensor], args: argparse.Namespace) -> 
     goal = objective(name, kind, told)
     if not (folder / "config.json").exists():
         print(f"learning {folder.name}", flush=True)
-        train(goal, [2 * y[0] - 1 for y, *_ in copies], condition.scale * args.told**0.5, folder, args)
+        stds = [condition.scale * args.told**0.5] * len(copies)
+        train(goal, [2 * y[0] - 1 for y, *_ in copies], stds, folder, args)
     rows = []
     for read, estimate in estimates(folder, goal, told).items():
         errors = []
