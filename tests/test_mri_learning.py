@@ -263,9 +263,9 @@ def test_the_command_learns_and_says_what_the_prior_is_for(capsys):
 @pytest.mark.usefixtures("small")
 def test_what_does_not_fit_is_refused(capsys):
     save("in/a.nii", head())
-    bad(capsys, "learn", "in", "--mri", "--noise", "0.1", "-o", "p", said="leave it out with --mri", status=2)
     learn = ["learn", "in", "--mri", "-o", "p", *FEW]
-    bad(capsys, *learn, "--objective", "noise2score", said="MR images are learnt by dsm", status=2)
+    bad(capsys, *learn, "--objective", "noise2score", said="are learnt by ambient or sure_score", status=2)
+    bad(capsys, *learn, "--objective", "ambient", said="must know how noisy", status=2)
     bad(capsys, *learn, "--noise-only", said="choose one of them", status=2)
     bad(capsys, *learn, "--validation", "in/b.nii", said="no file in/b.nii to validate on", status=2)
     bad(capsys, "learn", "in", "-o", "p", said="no pictures in it", status=2)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .options import UsageError, split_overrides, suggestion
+from .options import Law, UsageError, split_overrides, suggestion
 from .planning import check_writable
 from .settings import names
 from .settings import objective as settings_of
+
+if TYPE_CHECKING:
+    from restore.denoisers.tweedie import Tweedie
 
 GIVEN = ("steps", "batch", "patch", "start", "blocks", "lr")
 
@@ -20,8 +24,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     folders, overrides = split_overrides(options.folders)
     if not folders:
         raise UsageError("no folder was named (see `restore learn --help`)")
-    if options.mri and options.noise is not None:
-        raise UsageError("--noise is for noisy pictures: leave it out with --mri, or --mri for pictures")
+    if options.mri and options.noise is not None and options.noise.kind not in (None, "gaussian"):
+        raise UsageError(f"--noise {options.noise.kind}: that of complex MR images is white: a std, 0.05, or auto")
     if options.speech and options.noise is not None:
         raise UsageError("--speech learns from clean recordings: leave --noise out")
     for file in options.validation:
@@ -88,19 +92,37 @@ def _told(options: argparse.Namespace, folders: list[Path]) -> tuple[str, dict[s
     """
     if options.noise is None:
         return options.objective or "dsm", {}
-    from restore.learn.data import find_pictures
+    from restore.learn.data import SUFFIXES
+    from restore.learn.mri_noisy import FILES as IMAGES
 
     from .judging import judge
 
-    law, words = None, ""
-    judged = judge(
-        [p for f in folders for p in ([f] if f.is_file() else find_pictures([f]))], options.noise, folders[0]
-    )
-    law, words = judged.law, judged.words
+    if options.mri:
+        law, words = _of_images(_files(folders, IMAGES), options.noise, folders[0])
+        told: float | Tweedie = law.phi**0.5
+    else:
+        judged = judge(_files(folders, SUFFIXES), options.noise, folders[0])
+        law, words, told = judged.law, judged.words, judged.told
     print(f"noise: {words}", flush=True)
     name = options.objective or ("noise2score" if law.rho else "ambient")
     if options.objective is None:
         print(f"objective: {name}")
     if name == "dsm":
         print("note: dsm takes noisy pictures for clean ones: what it learns draws their noise too")
-    return name, {"data_noise": judged.told}
+    return name, {"data_noise": told}
+
+
+def _files(folders: list[Path], suffixes: Collection[str]) -> list[Path]:
+    from restore.learn.data import find_pictures
+
+    return [p for f in folders for p in ([f] if f.is_file() else find_pictures([f], suffixes))]
+
+
+def _of_images(paths: list[Path], typed: Law, where: Path) -> tuple[Tweedie, str]:
+    """The white noise of complex MR images, as typed or else by the images, and in words."""
+    from restore.denoisers.tweedie import Tweedie
+    from restore.learn.mri_noisy import white_noise
+
+    law = white_noise(paths, where) if typed.level is None else Tweedie(0, typed.level**2)
+    how = "estimated from the images" if typed.level is None else "as given"
+    return law, f"std {law.phi**0.5:.3g} of real and imaginary part, in the units of the files, {how}"

@@ -398,7 +398,8 @@ def _learn(p: Parser) -> None:
                    "mid-grey, which stands for zero, or with --speech they are sounds; the prior is for "
                    "--noise-prior")  # fmt: skip
     p.add_argument("--mri", action="store_true", help="the files are magnitudes of MR images, NIfTI volumes or "
-                   "pictures of slices; the prior is for `restore mri`")  # fmt: skip
+                   "pictures of slices, or with --noise complex images, .npy or NIfTI; the prior is for "
+                   "`restore mri`")  # fmt: skip
     p.add_argument("--speech", action="store_true", help="the files are recordings of clean speech; the prior is for "
                    "`restore speech`; --patch is in frames of 8 ms")  # fmt: skip
     p.add_argument("--validation", nargs="+", default=[], metavar="FILE", help="files to validate on and not to learn "

@@ -32,10 +32,11 @@ std of the noise of a sample. Validation: SI-SDR of recordings out of white nois
         level = (
             f"white noise of std {told:g}" if isinstance(told, float | int) else f"noise, {told}," if told else "noise"
         )
+        units = "in the units of the files" if run.get("mri") else "on values in `[0, 1]`"
         beside = f", and {run['pictures'] - run['noisy pictures']} clean ones" if run.get("clean") else ""
         what += f"""
 
-Learnt from {run["noisy pictures"]} noisy pictures ({level} on values in `[0, 1]`){beside}. The PSNR below is
+Learnt from {run["noisy pictures"]} noisy pictures ({level} {units}){beside}. The PSNR below is
 that of denoising noisy pictures, {"set aside" if held else "the same"}, estimated from them alone."""
     if run["objective"].startswith("Noise2Score"):
         what = what.replace("A denoiser for pictures", "The score of noisy pictures, which denoises pictures")

@@ -49,9 +49,13 @@ def check_fits(
 ) -> None:
     """Raise ValueError where an objective is not told what it needs, or told what it cannot use."""
     name = type(objective).__module__.rsplit(".", 1)[1]
-    for special, words in ((noise, "recordings of noise alone"), (mri, "MR images"), (speech, "recordings of speech")):
+    for special, words in ((noise, "recordings of noise alone"), (speech, "recordings of speech")):
         if special and (law is not None or not objective.supervised):
             raise ValueError(f"{words} are learnt by dsm, without a noise of their own; got {name}")
+    if mri and (clean or not objective.for_samplers or (isinstance(law, Tweedie) and law.rho)):
+        raise ValueError(
+            f"MR images with white noise are learnt by ambient or sure_score, without clean ones besides; got {name}"
+        )
     if mri and (noise or speech):
         raise ValueError("MR images, or recordings of noise or speech: choose one of them")
     if isinstance(law, float | int):

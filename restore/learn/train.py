@@ -11,7 +11,7 @@ import importlib
 import logging
 import pkgutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,10 @@ from .base import Objective
 from .card import write_card
 from .checkpoint import AGAIN, CHECKPOINT, check_same_run, read_state
 from .data import SUFFIXES, Patches, find_pictures, load, load_pictures, read_noisy, warn_of_few
-from .mri import FILES, ComplexPatches, load_shown, load_slices
+from .mri import FILES as MAGNITUDES
+from .mri import ComplexPatches, load_shown, load_slices
+from .mri_noisy import FILES as IMAGES
+from .mri_noisy import noisy_scans
 from .speech import FILES as AUDIO
 from .speech import SHOWN, Utterances, load_speech, table_of_errors, validate_speech
 from .told import check_fits, level, noise_patches, noisy_patches, with_law
@@ -94,8 +97,9 @@ def learn(
             noise, in the units of their files, which is `[0, 1]` for integers. `dsm` is free to take them as clean all
             the same.
         clean: folders of clean pictures to learn from besides, for `ambient`.
-        mri: the files are magnitudes of MR images, NIfTI volumes or pictures of slices; what is learnt is a prior on
-            complex images of two channels, real and imaginary (`restore.learn.mri`).
+        mri: the files are magnitudes of MR images, NIfTI volumes or pictures of slices (`restore.learn.mri`), or with
+            `data_noise` complex images with white noise (`restore.learn.mri_noisy`); what is learnt is a prior on
+            complex images of two channels, real and imaginary.
         speech: the files are recordings of clean speech; what is learnt is a prior on audio and its frames of
             frequencies (`restore.priors.speech`). `patch` is a number of frames.
         validation: files to validate on instead of `held_out` ones; nothing is learnt from them.
@@ -120,13 +124,19 @@ def learn(
         law = of_std(objective.rho, law.phi**0.5)  # the std that was told is that of mid-grey
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     noisy = law is not None or not objective.supervised
-    suffixes, kind = (FILES, "pictures") if mri else (AUDIO, "recordings") if speech else (SUFFIXES, "pictures")
+    suffixes: Collection[str] = SUFFIXES
+    if mri or speech:
+        suffixes = AUDIO if speech else IMAGES if noisy else MAGNITUDES
+    kind = "recordings" if speech else "pictures"
     paths = [p for f in folders for p in ([f] if f.is_file() else find_pictures([f], suffixes, kind))]
     held_out = min(held_out, len(paths) // 4)
     held = list(validation) or [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
     others = [p for p in paths if p.resolve() not in {h.resolve() for h in held}]
+    patches: Patches
     shown: list[tuple[Tensor, float]]
-    if noisy:
+    if mri and law is not None:
+        patches, shown = noisy_scans(others, held, law, patch)
+    elif noisy:
         patches, objective, shown = noisy_material(others, held, clean, objective, law, patch)
     elif mri:
         patches = ComplexPatches(load_slices(others, patch), patch)
@@ -235,7 +245,7 @@ def learn(
     if isinstance(patches, Utterances) and isinstance(average, SpeechDenoiser):
         save_table(table_of_errors(average, patches, where, seed), out)
         return out
-    sources, sigmas = [p for p in patches.all if mri or not p.is_floating_point()], None
+    sources, sigmas = [p for p in patches.all if (mri and not noisy) or not p.is_floating_point()], None
     if not sources and law is not None and law.rho == 0 and objective.for_samplers and not objective.takes_masks:
         sources, sigmas = patches.all, patches.noise  # without clean pictures, what is wrong shows above the noise
     table = measure_spectra(average, sources, where, seed, noise=noise, sigmas=sigmas) if sources else None

@@ -20,6 +20,7 @@ from restore.priors.spectra import CELLS, SpectralTable, residual_spectra, resid
 from .base import Batch, Objective
 from .data import LUMINANCE, Patches
 from .mri import ComplexPatches
+from .mri_noisy import NoisyComplexPatches
 from .told import AS_RECORDED
 
 KINDS = {1: "grey", 2: "complex", 3: "colour"}  # by number of channels
@@ -63,11 +64,9 @@ def validate_noisy(
     score = PosteriorMean(Rescaled(denoiser, 2, -1), rho) if objective.learns_score else None
     errors: dict[str, list[float]] = {}
     for i, (noisy, sigma) in enumerate(pictures):
-        kinds = {"grey": (noisy, sigma)}
-        if noisy.shape[1] == 3:
-            kinds = {"colour": (noisy, sigma)}
-            if objective.for_samplers:
-                kinds["grey"] = (rgb_to_grayscale(noisy), sigma * LUMINANCE)
+        kinds = {KINDS[noisy.shape[1]]: (noisy, sigma)}
+        if "colour" in kinds and objective.for_samplers:
+            kinds["grey"] = (rgb_to_grayscale(noisy), sigma * LUMINANCE)
         for kind, (y, own) in kinds.items():
             if not denoiser.accepts(tuple(y.shape[1:])):
                 continue
@@ -108,9 +107,11 @@ def measure_spectra(
     levels = torch.logspace(math.log10(max(denoiser.sigma_min, 0.005)), math.log10(min(denoiser.sigma_max, 10)), LEVELS)
     spectra = {}
     for channels in denoiser.network.channels:
-        how = {"noise": sigmas, **(AS_RECORDED if noise else {})}
-        kind = ComplexPatches if channels == 2 else Patches
-        patches = kind(pictures, size, grey=float(channels == 1), **how)
+        patches: Patches
+        if channels == 2:
+            patches = ComplexPatches(pictures, size) if sigmas is None else NoisyComplexPatches(pictures, size, sigmas)
+        else:
+            patches = Patches(pictures, size, grey=float(channels == 1), noise=sigmas, **(AS_RECORDED if noise else {}))
         rng = torch.Generator().manual_seed(seed)
         batches = [patches.batch(8, rng).to(device) for _ in range(CROPS // 8)]
         found: Tensor | None
