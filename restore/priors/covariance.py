@@ -229,12 +229,13 @@ class Stationary(Covariance):
         What a projection moves from one mode to others is noise there, with the variance that signals of the covariance
         `C` have; half of it, for the most of it is solved for (measured: the whole serves few data, none many).
         """
-        share: Tensor | float = passed(A, like, self.spectrum.shape)
+        share = passed(A, like, self.spectrum.shape)
         noise: Tensor | float = sigma_y**2
         if A.gram is not None and not A.shift_invariant:
             width = A.ishape[-1]
             variance = (self.spectrum @ twice(width, self.spectrum)).mean(-1) / width  # of each number of a channel
-            noise = 0.5 * (A.gram - share) * variance[:, None, None] + noise
+            moved = (A.gram - share).clamp(min=0)  # an estimate of `share` may come out larger
+            noise = 0.5 * moved * variance[:, None, None] + noise
         return (share / noise * self.spectrum).add_(1).reciprocal_()
 
     def seen_through(self, A: LinearOperator, r: Tensor) -> Tensor | None:
