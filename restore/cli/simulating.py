@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     except InputError as error:
         print(f"restore: {error}", file=sys.stderr)
         return 1
-    todo, entries, failed = [], [], 0
+    todo, failed = [], 0
     for file in files:
         relative = file.relative_to(source) if source.is_dir() else Path(file.name)
         try:
@@ -54,13 +55,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             failed += 1
     masks = [(file, out / mask) for file, _, mask in todo] if spec.verb == "inpaint" else []
     check_outputs([*((file, out / picture) for file, picture, _ in todo), *masks], read=files)
-    for file, target, mask in todo:
-        try:
-            entries.append(_one(file, out, target, mask, spec, options))
-        except (InputError, ValueError) as error:
-            words = str(error) if isinstance(error, InputError) else f"{file}: {error}"
-            print(f"restore: {words}", file=sys.stderr)
-            failed += 1
+    entries = _each(todo, lambda file, target, mask: _one(file, out, target, mask, spec, options))
+    failed += len(todo) - len(entries)
     if not entries:
         return 1
     _write_recipe(out, spec, options, argv, entries)
@@ -73,6 +69,20 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         print(f"{len(entries)} picture{many} measured with {spec.text} and noise {options.noise:g}, in {out}")
         print(f"to restore them:  {shlex.join(command)}")
     return 1 if failed else 0
+
+
+def _each(
+    todo: Sequence[tuple[Path, Path, Path]], measure: Callable[[Path, Path, Path], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What is noted of each file and its two targets; those that cannot be measured are named and left out."""
+    entries = []
+    for file, first, second in todo:
+        try:
+            entries.append(measure(file, first, second))
+        except (InputError, ValueError) as error:
+            words = str(error) if isinstance(error, InputError) else f"{file}: {error}"
+            print(f"restore: {words}", file=sys.stderr)
+    return entries
 
 
 def _write_recipe(
@@ -101,14 +111,8 @@ def _scans(source: Path, out: Path, spec: Any, options: argparse.Namespace, argv
     names = [f.name[: -len(next((s for s in known[::-1] if f.name.lower().endswith(s)), ""))] + ".npy" for f in files]
     targets = [(out / "scans" / n, out / "truths" / n) for n in names]
     check_outputs([(f, path) for f, pair in zip(files, targets, strict=True) for path in pair], read=files)
-    entries, failed = [], 0
-    for file, (scan, truth) in zip(files, targets, strict=True):
-        try:
-            entries.append(_scan(file, scan, truth, spec, options))
-        except (InputError, ValueError) as error:
-            words = str(error) if isinstance(error, InputError) else f"{file}: {error}"
-            print(f"restore: {words}", file=sys.stderr)
-            failed += 1
+    todo = [(file, *pair) for file, pair in zip(files, targets, strict=True)]
+    entries = _each(todo, lambda file, scan, truth: _scan(file, scan, truth, spec, options))
     if not entries:
         return 1
     _write_recipe(out, spec, options, argv, entries)
@@ -118,7 +122,7 @@ def _scans(source: Path, out: Path, spec: Any, options: argparse.Namespace, argv
         scans = f"{len(entries)} scan{'s' * (len(entries) > 1)}"
         print(f"{scans} measured with {spec.text} and noise {options.noise:g}, in {out}")
         print(f"to restore {'one' if len(entries) > 1 else 'it'}:  {shlex.join(command)}")
-    return 1 if failed else 0
+    return 1 if len(entries) < len(todo) else 0
 
 
 def _scan(file: Path, scan: Path, truth: Path, spec: Any, options: argparse.Namespace) -> dict[str, Any]:
