@@ -57,9 +57,10 @@ class PosteriorMean(Denoiser):
         super().__init__()
         self.denoiser, self.rho, self.told = denoiser, float(rho), told
         self.shape = denoiser.shape
-        slope = float(Variable(denoiser.rho).slope(torch.tensor(0.5)))
-        self.usual = denoiser.sigma_min / (told or slope)  # what most pictures that it was learnt on have at mid-grey
-        self.sigma_min, self.sigma_max = self.usual / REACH, self.usual * REACH
+        per_std = told or float(Variable(denoiser.rho).slope(torch.tensor(0.5)))
+        self.usual = denoiser.sigma_min / per_std  # the least that pictures it was learnt on have at mid-grey
+        most = self.usual if told else denoiser.sigma_max / per_std
+        self.sigma_min, self.sigma_max = self.usual / REACH, most * REACH
 
     def forward(self, y: Tensor, sigma: Tensor | float) -> Tensor:
         """`(B, C, H, W)`; `sigma`, one number or `(B,)`: the std of the noise at mid-grey. Raises as `posterior_mean`
