@@ -161,3 +161,20 @@ def test_a_truncated_file_is_refused(tmp_path):
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:500])
     with pytest.raises(InputError, match="damaged"):
         read_images(tmp_path / "a.npy")
+
+
+def test_the_bench_makes_images_of_one_noise_and_says_what_is_met(tmp_path, monkeypatch):
+    nibabel = pytest.importorskip("nibabel")
+    monkeypatch.syspath_prepend(Path(__file__).parent / "bench")
+    import noisy_mri as bench
+
+    (tmp_path / "mri/volumes").mkdir(parents=True)
+    for name in ("a", bench.VOLUMES[0]):
+        volume = np.abs(images(8)).transpose(2, 1, 0)
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"mri/volumes/{name}.nii.gz")
+    bench.prepare(tmp_path, tmp_path / "out", 0.2)
+    assert [p.name for p in sorted((tmp_path / "out/clean").iterdir())] == ["a.npy"], "those set aside are not learnt"
+    clean, noisy = (np.load(tmp_path / "out" / f / "a.npy") for f in ("clean", "noisy-0.2"))
+    assert (noisy - clean).real.std() == pytest.approx(0.2, rel=0.05)
+    text = bench.table({"clean": {"x": 30.0}, "as if clean": {"x": 20.0}, "sure_score": {"x": 29.0}}, 0.2)
+    assert "| sure_score | 29.00 dB, 90 % |" in text and "- sure_score, x: 90 %, bar 80 %: met" in text

@@ -63,9 +63,9 @@ def halved(x: np.ndarray) -> np.ndarray:
 
 
 def write_slices(folder: Path, data: Path) -> None:
-    """Sixteen slices of the first volume, four of them in its other planes, and eight of the second."""
+    """Of the first volume 32 slices, eight of them in its other planes, and 16 of the second."""
     folder.mkdir(parents=True, exist_ok=True)
-    for volume, (main, others) in zip(VOLUMES, ((12, 4), (8, 0)), strict=True):
+    for volume, (main, others) in zip(VOLUMES, ((24, 8), (16, 0)), strict=True):
         read = read_slices(data / "mri/volumes" / f"{volume}.nii.gz")
         for i, x in enumerate([*evenly(read.main, main), *evenly(read.others, others)]):
             x = halved(x) if min(x.shape) > LARGE else x
