@@ -1,6 +1,6 @@
 """Priors of MR images learnt from noisy ones against one learnt from clean ones: how much of the gap is closed.
 
-    python tests/bench/noisy_mri.py --data ../shared/data --output out/ --steps 3000 --write README.md
+    python tests/bench/noisy_mri.py --data ../shared/data --output out/ --steps 3000
 
 Complex images are made of the volumes to train on, each slice with one made-up phase and white noise of one draw, and
 stored as `restore learn --mri --noise` takes them. One network is learnt at the same number of steps (i) from the same
