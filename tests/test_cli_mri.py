@@ -256,6 +256,15 @@ def test_simulate_refuses_what_has_no_truth(capsys):
     bad(capsys, *words, "mri:", said="acceleration above 1", status=2)
 
 
+def test_simulate_says_that_some_could_not_be_measured(capsys):
+    Path("in").mkdir()
+    Image.fromarray(np.uint8(255 * np.abs(head()))).save("in/a.png")
+    Path("in/b.png").write_bytes(b"no picture")
+    words = ["simulate", "--noise", "0.01", "--input", "in", "-o", "m", "--operator", "mri:R=2"]
+    status, out, err = command(capsys, *words)
+    assert status == 1 and "1 scan measured" in out and "in/b.png" in err and Path("m/scans/a.npy").exists()
+
+
 def test_what_an_acceleration_keeps():
     for accel in ("4", "2.5"):
         mask = torch.from_numpy(kept_lines((96, 40), accel, "y", torch.Generator().manual_seed(0)))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from operators.noise import Gamma, Gaussian, Poisson
 from operators.random import Draws
-from restore.denoisers.posterior import PosteriorMean, at_mid_grey, in_units, in_words, of_std
+from restore.denoisers.posterior import REACH, PosteriorMean, at_mid_grey, in_units, in_words, of_std
 from restore.denoisers.tweedie import as_tweedie
 from restore.errors import InputError
 from restore.learn.noise2score import Noise2Score
@@ -136,6 +136,13 @@ def test_a_denoiser_of_one_type_of_noise_is_told_what_it_was_learnt_with():
     assert torch.equal(D(y, 0.2), inner(y, 0.25))
     assert torch.allclose(D(y, torch.tensor([0.2, 0.1])), inner(y, torch.tensor([0.25, 0.125])))
     assert D.usual == pytest.approx(inner.sigma_min / 1.25) and D.rho == 1
+
+
+def test_a_score_of_many_levels_serves_from_below_the_least_to_above_the_most():
+    inner = Blend()
+    inner.sigma_min, inner.sigma_max = 0.1, 0.3
+    D = PosteriorMean(inner)
+    assert (D.sigma_min, D.sigma_max) == pytest.approx((0.1 / REACH, 0.3 * REACH))
 
 
 def picture(data, depth="float32"):
