@@ -26,6 +26,7 @@ from restore.engine import PIXELS_AT_ONCE, Progress, part_of
 from restore.errors import InputError
 from restore.jobs import Tools
 from restore.priors.base import Beyond, Rescaled
+from restore.priors.enhancer import Enhancer, Given
 from restore.problem import Problem
 from restore.samplers.base import SamplerError
 from restore.scan_workshop import Workshop
@@ -36,6 +37,8 @@ from restore.tiles import Span
 
 # Draws in each round of EM.
 EM_DRAWS = 2
+# Noise, in units of the prior, of data that are not to have a say.
+ENDLESS = 1e6
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Told:
 
     Attributes:
         empty: it is silent.
-        data_fit, nfe, backward, seconds: as elsewhere; the fit is that of the draws, root mean square.
+        data_fit, nfe, backward, seconds: as elsewhere; the fit is that of the draws, root mean square, if the noise is
+            known or found.
         sigma: of the noise, root mean square over the frames (or of the samples), in units of full scale.
     """
 
@@ -99,10 +103,10 @@ def _restored(
     full = [t for t in told if not t.empty]
     if not full:
         return out, Told(empty=True)
-    fit = float(np.mean([t.data_fit**2 for t in full if t.data_fit is not None])) ** 0.5
+    fits = [t.data_fit**2 for t in full if t.data_fit is not None]
     return out, Told(
         empty=False,
-        data_fit=fit,
+        data_fit=float(np.mean(fits)) ** 0.5 if fits else None,
         nfe=float(np.mean([t.nfe for t in full])),
         backward=float(np.mean([t.backward for t in full])),
         seconds=round(sum(t.seconds for t in full), 3),
@@ -121,6 +125,9 @@ def _channel(
     y = torch.from_numpy(audio / scale)[None, None]  # (1, 1, T)
     problem, frames = pose(prepared, request, y, span, c)
     problem = Problem(problem.y.to(tools.device), problem.operator.to(tools.device), problem.noise)
+    prior = tools.prior
+    if isinstance(prior, Enhancer):  # it has heard the data: they tell nothing more
+        problem, prior = Problem(problem.y, problem.operator, Gaussian(ENDLESS)), prior.given(problem.y)
     key = int(prepared.sha256[:8], 16)
     chunk = max(1, PIXELS_AT_ONCE // (frames.oshape[1] * frames.oshape[2]))
     chunks = -(-request.draws // chunk)
@@ -131,7 +138,7 @@ def _channel(
             problem, nfe, seconds = _with_noise_found(problem, tools, request.settings["em_rounds"], seed)
         result = restore(
             problem,
-            tools.prior,
+            prior,
             tools.sampler,
             num_samples=request.draws,
             chunk=chunk,
@@ -144,12 +151,15 @@ def _channel(
         cure = "try --noise, or another --sampler"
         where = f"{start / RATE:.1f} to {stop / RATE:.1f} s"
         raise InputError(prepared.job.source, f"{where}: {error}", "numbers that stay finite", cure) from error
+    fit: float | None
     sigma = _sigma(problem)
-    if isinstance(problem.noise, Varying):  # all in all: one by one, the faintest would decide
+    if isinstance(prior, Given):
+        sigma, fit = _rms(problem.y - result.mean), None
+    elif isinstance(problem.noise, Varying):  # all in all: one by one, the faintest would decide
         fit = _rms(problem.y - result.samples) / sigma
     else:
-        fit = float(result.residual().double().square().mean().sqrt())
-        fit *= math.sqrt(REDUNDANCY) if problem.operator.oshape == frames.oshape else 1
+        redundant = problem.operator.oshape == frames.oshape
+        fit = float(result.residual().double().square().mean().sqrt()) * math.sqrt(REDUNDANCY if redundant else 1)
     drawn = frames.adjoint(result.samples)[:, 0, before:].cpu().numpy() * scale
     return drawn.astype(np.float32), Told(
         empty=False,

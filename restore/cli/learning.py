@@ -32,7 +32,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         if not Path(file).is_file():
             raise UsageError(f"no file {file} to validate on")
     known, out = names("objective"), Path(options.output)
-    asked = options.objective or "dsm"
+    asked = options.objective or ("sgmse" if options.noises else "dsm")
     if asked not in known:
         raise UsageError(f"unknown objective {asked!r}{suggestion(asked, known)} (known: {', '.join(known)})")
     if options.objective or options.noise is None:
@@ -52,7 +52,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = {name: getattr(options, name) for name in GIVEN if getattr(options, name)}
     try:
-        name, told = _told(options, [Path(folder) for folder in folders])
+        name, told = _told(options, [Path(folder) for folder in folders], asked)
         objective = instantiate(settings_of(name, overrides))
         learn(
             [Path(folder) for folder in folders],
@@ -65,6 +65,7 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
             clean=[Path(folder) for folder in options.clean],
             mri=options.mri,
             speech=options.speech,
+            noises=[Path(folder) for folder in options.noises],
             compile=options.compile,
             validation=[Path(file) for file in options.validation],
             **told,
@@ -84,14 +85,14 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     return 0
 
 
-def _told(options: argparse.Namespace, folders: list[Path]) -> tuple[str, dict[str, Any]]:
-    """The name of the objective, and what `learn` is told of the noise.
+def _told(options: argparse.Namespace, folders: list[Path], asked: str) -> tuple[str, dict[str, Any]]:
+    """The name of the objective, `asked` where the files are clean, and what `learn` is told of the noise.
 
     Raises:
         InputError: the noise cannot be told.
     """
     if options.noise is None:
-        return options.objective or "dsm", {}
+        return asked, {}
     from restore.learn.data import SUFFIXES
     from restore.learn.mri_noisy import FILES as IMAGES
 

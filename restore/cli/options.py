@@ -381,7 +381,7 @@ def _learn(p: Parser) -> None:
     p.add_argument("-o", "--output", required=True, metavar="PRIOR", help="folder for the prior")
     p.add_argument("--objective", metavar="NAME", help="dsm (clean pictures; the default), ambient (noisy ones; the "
                    "default with --noise), sure_score, gsure (seen in part: transparent pixels were not); denoisers "
-                   "only: noise2score and gr2r (any noise), sure, r2r, pure (Poisson)")  # fmt: skip
+                   "only: noise2score, gr2r (any noise), sure, r2r, pure (Poisson); sgmse: see --noises")  # fmt: skip
     p.add_argument("--noise", type=law, metavar="S|auto", help="the pictures are noisy: standard deviation of the "
                    "noise, 0.1 or 25/255, or auto; poisson:0.02 (gain) or gamma:50 (k) for noise2score")  # fmt: skip
     p.add_argument("--clean", nargs="+", default=[], metavar="FOLDER", help="clean pictures besides, for ambient")
@@ -402,6 +402,8 @@ def _learn(p: Parser) -> None:
                    "`restore mri`")  # fmt: skip
     p.add_argument("--speech", action="store_true", help="the files are recordings of clean speech; the prior is for "
                    "`restore speech`; --patch is in frames of 8 ms")  # fmt: skip
+    p.add_argument("--noises", nargs="+", default=[], metavar="FOLDER", help="with --speech: recorded noises, to learn "
+                   "by the objective sgmse how to take such noise off; for `restore speech --prior`")  # fmt: skip
     p.add_argument("--validation", nargs="+", default=[], metavar="FILE", help="files to validate on and not to learn "
                    "from (default: some are set aside)")  # fmt: skip
     p.add_argument("--compile", action="store_true", help="fuse the layers of the network: faster, after a minute")

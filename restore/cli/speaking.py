@@ -94,6 +94,7 @@ def _check_options(options: argparse.Namespace) -> None:
 def _check_request(request: Any) -> None:
     """Refuse what no recording could be restored with. Raises UsageError."""
     from restore.errors import InputError
+    from restore.priors.enhancer import Enhancer
     from restore.speech_damage import room
     from restore.speech_prepare import FRAMES
     from restore.speech_records import describe
@@ -106,6 +107,13 @@ def _check_request(request: Any) -> None:
             room(request.response)
     except (InputError, ValueError) as error:
         raise UsageError(str(error)) from error
+    if isinstance(kit.prior, Enhancer) and (
+        request.task != "denoise" or request.noise is not None or kit.noise_prior or request.settings["em_rounds"]
+    ):
+        raise UsageError(
+            f"{asked.get('name')} has learnt what speech in noise is like: it is for --task denoise alone, without "
+            "--noise, --noise-prior and em_rounds"
+        )
     if kit.prior.sigma_max < NARROW * kit.prior.sigma_min:
         name = asked.get("name", "this prior")
         raise UsageError(f"{name} knows one noise level only: choose another")
@@ -190,7 +198,7 @@ def heading(prepared: Any, request: Any, kit: Any, finished: int) -> list[str]:
     lines = [
         f"{prepared.job.source}: {prepared.recording}",
         f"  task      {request.task}: {prepared.damage.words}",
-        f"  noise     {_noise(request)}",
+        f"  noise     {_noise(request, kit)}",
         f"  segments  {count}" + f", {finished} of them already done" * (finished > 0),
         f"  prior     {request.settings['prior'].get('name', '')}, noise {kit.prior.sigma_min:.2g} to "
         f"{kit.prior.sigma_max:.2g}",
@@ -200,7 +208,11 @@ def heading(prepared: Any, request: Any, kit: Any, finished: int) -> list[str]:
     return lines + [f"  note      {note}" for note in prepared.notes]
 
 
-def _noise(request: Any) -> str:
+def _noise(request: Any, kit: Any) -> str:
+    from restore.priors.enhancer import Enhancer
+
+    if isinstance(kit.prior, Enhancer):
+        return "whatever is no speech, as the prior has learnt"
     if request.settings["noise_prior"] is not None:
         return f"as {request.settings['noise_prior']} knows it, found with the speech"
     if request.noise is not None:
@@ -216,10 +228,12 @@ def ending(record: Record, told: Sequence[str]) -> list[str]:
     r, output, asked = record["result"], record["output"]["path"], record["request"]
     kept = asked["noise"] is None and asked["task"] in ("gap", "declip", "bandwidth")
     lines = []
-    if r["data_fit"] is None:
+    if r["sigma"] is None:
         lines.append("  silence   there is nothing in it: it comes back as it was")
     else:
-        lines.append(f"  data fit  ||y - A x|| / (sigma sqrt(m)) = {r['data_fit']:.2f} {verdict(r['data_fit'], kept)}")
+        if r["data_fit"] is not None:
+            fit = r["data_fit"]
+            lines.append(f"  data fit  ||y - A x|| / (sigma sqrt(m)) = {fit:.2f} {verdict(fit, kept)}")
         lines.append(f"  noise     {r['sigma']:.2g} of full scale, rms")
     if "scores" in r:
         words = {"si_sdr": "SI-SDR {:.1f} dB", "lsd": "LSD {:.1f} dB", "pesq": "PESQ {:.2f}", "estoi": "ESTOI {:.3f}"}

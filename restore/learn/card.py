@@ -27,6 +27,11 @@ zero: `[-0.5, 0.5]` at the border, `[-1, 1]` inside (`config.json`)."""
         what = f"""A denoiser for {kind} at 16 kHz of any duration, audio or its frames of frequencies (windows of
 510 samples every 128): `load_prior("{folder.name}"{how})`. Units: the rms of a recording is 1; sigma is the
 std of the noise of a sample. Validation: SI-SDR of recordings out of white noise, by SNR."""
+    if run.get("noises"):
+        what = f"""A denoiser of speech that is given the noisy recording besides (SGMSE+), for noises like those
+that it was trained on: `restore speech noisy.wav --prior {folder.name}`. Frames of 16 kHz, windows of 510 samples
+every 128; the rms of a recording is 1. Validation: SI-SDR of the posterior mean of recordings set aside in
+noises set aside, by SNR."""
     if "data_noise" in run:
         told = run["data_noise"]
         level = (

@@ -135,7 +135,8 @@ class Utterances(Patches):
     def spread(self) -> Tensor:
         """Std of the numbers of frames at each frequency, `(256,)`; no less than a fiftieth of the largest."""
         rng = torch.Generator().manual_seed(0)
-        powers = torch.stack([self.batch(32, rng).x.square().mean((0, 1, 3)) for _ in range(32)]).mean(0)
+        frames = (self.transform.forward(self.audio(32, rng)) for _ in range(32))
+        powers = torch.stack([x.square().mean((0, 1, 3)) for x in frames]).mean(0)
         smooth = F.avg_pool1d(powers[None], 7, 1, 3, count_include_pad=False)[0].sqrt()
         return smooth.clamp(min=0.02 * float(smooth.max()))
 

@@ -46,12 +46,18 @@ def check_fits(
     noise: bool,
     mri: bool = False,
     speech: bool = False,
+    noises: Sequence[Path] = (),
 ) -> None:
     """Raise ValueError where an objective is not told what it needs, or told what it cannot use."""
     name = type(objective).__module__.rsplit(".", 1)[1]
     for special, words in ((noise, "recordings of noise alone"), (speech, "recordings of speech")):
         if special and (law is not None or not objective.supervised):
             raise ValueError(f"{words} are learnt by dsm, without a noise of their own; got {name}")
+    if objective.needs_noises != bool(noises) or (noises and (noise or not speech)):
+        raise ValueError(
+            "clean speech and recorded noises are learnt from together, by sgmse: `restore learn speech/ --speech "
+            f"--noises noises/`; got {name}, {'' if speech else 'no '}speech and {'' if noises else 'no '}noises"
+        )
     if mri and (clean or not objective.for_samplers or (isinstance(law, Tweedie) and law.rho)):
         raise ValueError(
             f"MR images with white noise are learnt by ambient or sure_score, without clean ones besides; got {name}"

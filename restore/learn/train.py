@@ -25,6 +25,7 @@ from restore.denoisers.posterior import of_std
 from restore.denoisers.tweedie import Tweedie
 from restore.errors import InputError
 from restore.files import atomic_write
+from restore.priors.enhancer import BESIDE, Enhancer
 from restore.priors.network import EDMDenoiser, UNet, compile_networks
 from restore.priors.speech import SpeechDenoiser, longest
 from restore.priors.store import CONFIG, find_prior, read_config, save_prior, save_table, start_from
@@ -33,6 +34,7 @@ from .base import Objective
 from .card import write_card
 from .checkpoint import AGAIN, CHECKPOINT, check_same_run, read_state
 from .data import SUFFIXES, Patches, find_pictures, load, load_pictures, read_noisy, warn_of_few
+from .mixtures import Mixtures, mixtures, validate_enhancer
 from .mri import FILES as MAGNITUDES
 from .mri import ComplexPatches, load_shown, load_slices
 from .mri_noisy import FILES as IMAGES
@@ -70,6 +72,7 @@ def learn(
     clean: Sequence[Path] = (),
     mri: bool = False,
     speech: bool = False,
+    noises: Sequence[Path] = (),
     validation: Sequence[Path] = (),
     files: str | None = None,
     compile: bool = False,
@@ -102,6 +105,7 @@ def learn(
             complex images of two channels, real and imaginary.
         speech: the files are recordings of clean speech; what is learnt is a prior on audio and its frames of
             frequencies (`restore.priors.speech`). `patch` is a number of frames.
+        noises: folders of recorded noises, or recordings: `sgmse` learns to take such noise off speech.
         validation: files to validate on instead of `held_out` ones; nothing is learnt from them.
         files: what stands for the contents of the pictures; a run on others is not gone on with.
         compile: have the layers fused (`compile_networks`): a fifth to a quarter off the time of a step on a CPU.
@@ -118,7 +122,7 @@ def learn(
     recipe = Recipe(steps=steps, batch=batch, patch=patch, lr=lr)
     objective = named_objective(objective) if isinstance(objective, str) else objective
     law = Tweedie(0, data_noise**2) if isinstance(data_noise, float | int) and data_noise > 0 else data_noise
-    check_fits(objective, law, clean, noise, mri, speech)
+    check_fits(objective, law, clean, noise, mri, speech, noises)
     assert law is None or isinstance(law, Tweedie)
     if law is not None and objective.rho and not law.rho:
         law = of_std(objective.rho, law.phi**0.5)  # the std that was told is that of mid-grey
@@ -128,9 +132,8 @@ def learn(
     if mri or speech:
         suffixes = AUDIO if speech else IMAGES if noisy else MAGNITUDES
     kind = "recordings" if speech else "pictures"
-    paths = [p for f in folders for p in ([f] if f.is_file() else find_pictures([f], suffixes, kind))]
-    held_out = min(held_out, len(paths) // 4)
-    held = list(validation) or [paths[round((i + 0.5) * len(paths) / held_out) % len(paths)] for i in range(held_out)]
+    paths = find_files(folders, suffixes, kind)
+    held = list(validation) or spread_out(paths, held_out)
     others = [p for p in paths if p.resolve() not in {h.resolve() for h in held}]
     patches: Patches
     shown: list[tuple[Tensor, float]]
@@ -141,6 +144,11 @@ def learn(
     elif mri:
         patches = ComplexPatches(load_slices(others, patch), patch)
         shown = [(x, 0.0) for x in (load_shown(held) if held else [])]
+    elif noises:
+        sounds = find_files(noises, AUDIO, kind)
+        aside = spread_out(sounds, held_out)
+        patches, pairs = mixtures(others, held, [p for p in sounds if p not in aside], aside, patch)
+        shown = [(pair, 0.0) for pair in pairs]
     elif speech:
         patches = Utterances(load_speech(others, longest(patch)), patch)
         shown = [(x[None, None, :SHOWN], 0.0) for x in (load_speech(held) if held else [])]
@@ -178,6 +186,8 @@ def learn(
     if noisy:
         told = str(data_noise) if isinstance(data_noise, Tweedie) else data_noise
         run |= {"noisy pictures": sum(p.is_floating_point() for p in patches.all), "data_noise": told}
+    if noises:
+        run["noises"] = [str(folder) for folder in noises]
     if files is not None:
         run["files"] = files
     if clean:
@@ -216,11 +226,13 @@ def learn(
                 log.info("step %d/%d  %.2f steps/s  loss %.4f", trainer.done, steps, speed, fmean(losses[-100:]))
             if trainer.done % every == 0 or trainer.done == steps:
                 average.load_state_dict(trainer.average)
-                psnr = (
-                    validate_noisy(average, objective, shown, law)
-                    if noisy
-                    else (validate_speech if speech else validate)(average, [picture for picture, _ in shown])
-                )
+                known = [picture for picture, _ in shown]
+                if noisy:
+                    psnr = validate_noisy(average, objective, shown, law)
+                elif isinstance(average, Enhancer):
+                    psnr = validate_enhancer(average, known)
+                else:
+                    psnr = (validate_speech if speech else validate)(average, known)
                 seconds = before + time.monotonic() - began
                 history.append({"step": trainer.done, "seconds": seconds, "loss": fmean(losses), **psnr})
                 losses.clear()
@@ -228,7 +240,7 @@ def learn(
                     of = "estimated from noisy pictures" if noisy else "at 25/255"
                     of += ", at half their size" if objective.learns_score else ""
                     found = ", ".join(f"{k} {v:.2f} dB" for k, v in psnr.items())
-                    of = "SI-SDR in white noise" if speech else f"PSNR {of}"
+                    of = f"SI-SDR in {'recorded' if noises else 'white'} noise" if speech else f"PSNR {of}"
                     log.info("step %d/%d: validation %s: %s", trainer.done, steps, of, found)
                 average.sigma_min, average.sigma_max = levels
                 taught = objective.at(trainer.done / steps)
@@ -242,6 +254,8 @@ def learn(
                 log.info("saved %s at step %d of %d", out, trainer.done, steps)
                 raise KeyboardInterrupt
     average.load_state_dict(trainer.average)
+    if noises:
+        return out
     if isinstance(patches, Utterances) and isinstance(average, SpeechDenoiser):
         save_table(table_of_errors(average, patches, where, seed), out)
         return out
@@ -256,9 +270,22 @@ def learn(
 
 def new_denoiser(patches: Patches, widths: Sequence[int], blocks: Sequence[int]) -> EDMDenoiser:
     """One for what the patches show, its last layer zero."""
+    if isinstance(patches, Mixtures):
+        return Enhancer(UNet(patches.channels, widths, blocks, beside=BESIDE), patches.spread())
     if isinstance(patches, Utterances):
         return SpeechDenoiser(UNet(patches.channels, widths, blocks, beside=1), patches.spread())
     return EDMDenoiser(UNet(patches.channels, widths, blocks))
+
+
+def find_files(folders: Sequence[Path], suffixes: Collection[str], kind: str) -> list[Path]:
+    """Files that are named, and all in folders that are named."""
+    return [p for f in folders for p in ([f] if f.is_file() else find_pictures([f], suffixes, kind))]
+
+
+def spread_out(paths: Sequence[Path], count: int) -> list[Path]:
+    """So many of a sorted list, evenly spread; a quarter at most."""
+    count = min(count, len(paths) // 4)
+    return [paths[round((i + 0.5) * len(paths) / count) % len(paths)] for i in range(count)]
 
 
 def noisy_material(

@@ -62,24 +62,25 @@ class SpeechDenoiser(EDMDenoiser):
             return shape[0] == 1 and shape[1] >= 1
         return len(shape) == 3 and shape[:2] == (2, BINS) and longest(shape[2]) >= 1
 
-    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """`(B, 1, T)` or `(B, 2, 256, N)`, `sigma` one number or `(B,)`. Raises ValueError where the shape does not
-        fit."""
+    def forward(self, x: Tensor, sigma: Tensor | float, beside: Tensor | None = None) -> Tensor:
+        """`(B, 1, T)` or `(B, 2, 256, N)`, `sigma` one number or `(B,)`; `beside`: what the network sees besides, `(B,
+        C, 256, N)`. Raises ValueError where the shape does not fit."""
         if not self.accepts(tuple(x.shape[1:])):
             wanted = f"audio (B, 1, T) or its frames (B, 2, {BINS}, N), N at least 3"
             raise ValueError(f"this prior takes {wanted}, got {tuple(x.shape)}")
         S = frames_of(x)
         if x.ndim == 3:
-            return S.adjoint(self.in_frames(S.forward(x), sigma))
-        return S.forward(S.adjoint(self.in_frames(S.forward(S.adjoint(x)), sigma)))
+            return S.adjoint(self.in_frames(S.forward(x), sigma, beside))
+        return S.forward(S.adjoint(self.in_frames(S.forward(S.adjoint(x)), sigma, beside)))
 
-    def in_frames(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+    def in_frames(self, x: Tensor, sigma: Tensor | float, beside: Tensor | None = None) -> Tensor:
         """What the network makes of frames that are those of noisy audio; in general not those of any audio."""
         e, spread = noise_in_frames(per_row(sigma, x)), self.spread.to(x)[:, None]
         norm = (e**2 + spread**2).sqrt()
         own = next(self.network.parameters()).dtype
         place = torch.linspace(-1, 1, BINS, dtype=own, device=x.device)[:, None].expand(len(x), 1, -1, x.shape[-1])
-        inputs = torch.cat([(x / norm).to(own), place], 1).contiguous(memory_format=torch.channels_last)
+        others = [] if beside is None else [beside.to(own)]
+        inputs = torch.cat([(x / norm).to(own), place, *others], 1).contiguous(memory_format=torch.channels_last)
         c_noise = (per_row(sigma, x).clamp(min=self.sigma_min).log() / 4).reshape(-1).to(own).expand(len(x))
         with torch.autocast(x.device.type, torch.bfloat16, enabled=has_fast_bf16(x.device) and own == torch.float32):
             f = self.network(inputs, c_noise)

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, channels_last
@@ -18,6 +19,7 @@ from restore.errors import InputError
 from restore.files import atomic_write
 
 from .base import Denoiser, Rescaled
+from .enhancer import BESIDE, Enhancer
 from .network import EDMDenoiser, UNet
 from .spectra import SpectralTable
 from .speech import BANDS, CLASSES, RATE, ErrorTable, SpeechDenoiser
@@ -50,11 +52,12 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
         cure = "learn one by `restore learn recordings/ --noise-only`" if noise else "give it as --noise-prior"
         raise InputError(folder, kinds[not noise], kinds[noise], cure)
     try:
-        kind = SpeechDenoiser if "rate" in config else EDMDenoiser
-        denoiser = kind(UNet(**config["network"]), **config["denoiser"])
+        network = UNet(**config["network"])
+        speech = Enhancer if network.beside == BESIDE else SpeechDenoiser
+        denoiser = (speech if "rate" in config else EDMDenoiser)(network, **config["denoiser"])
         denoiser.rho = float(config.get("rho", 0))
         units = config["units"]
-        prior = Rescaled(denoiser, units["scale"], units["shift"])
+        prior = denoiser if network.beside == BESIDE else Rescaled(denoiser, units["scale"], units["shift"])
     except (KeyError, TypeError, ValueError) as error:
         seen, cure = f"it does not describe a prior ({error})", "train it again, or copy config and weights together"
         raise InputError(folder / CONFIG, seen, "network, denoiser and units", cure) from error
@@ -144,7 +147,8 @@ def read_errors(path: Path) -> ErrorTable:
 
 def start_from(denoiser: EDMDenoiser, name: str | Path) -> None:
     """Give a new denoiser the weights of a prior. Blocks that the prior has not stay as they were made, which changes
-    nothing that comes out; ends for other numbers of channels are left.
+    nothing that comes out; channels that the prior does not see begin without a say; ends for other numbers of channels
+    are left.
 
     Raises:
         InputError: no such prior, or its layers are not among those of the denoiser.
@@ -155,6 +159,9 @@ def start_from(denoiser: EDMDenoiser, name: str | Path) -> None:
         for k, v in read_weights(folder / WEIGHTS).items()
         if k in own or not k.startswith(("network.stems", "network.heads", "spread"))
     }
+    for k, v in weights.items():
+        if k.startswith("network.stems") and k.endswith("weight") and own[k].shape[1] > v.shape[1]:
+            weights[k] = torch.cat([v, v.new_zeros(len(v), own[k].shape[1] - v.shape[1], *v.shape[2:])], 1)
     wrong = [k for k, v in weights.items() if k not in own or own[k].shape != v.shape]
     if wrong:
         seen = f"{len(wrong)} layers that the new network has not, the first is {wrong[0]}"

@@ -1,0 +1,75 @@
+"""Clean speech in recorded noise, to learn from and to validate on (`restore.learn.sgmse`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from restore.audio_metrics import si_sdr
+from restore.priors.enhancer import Enhancer
+from restore.priors.speech import frames_of, longest
+
+from .base import Batch
+from .speech import SHOWN, SILENT, SNRS, Utterances, load_speech
+
+MIXED = (-5.0, 20.0)  # dB, of speech to noise
+
+
+class Mixtures(Utterances):
+    """Clean pieces and the same in recorded noise, at any signal-to-noise ratio of `MIXED` alike.
+
+    Args:
+        recordings, noises: as `load_speech` gives them.
+        frames: of a piece.
+    """
+
+    def __init__(self, recordings: Sequence[Tensor], noises: Sequence[Tensor], frames: int):
+        super().__init__(recordings, frames)
+        self.sounds = Utterances(noises, frames, gain=0.0)
+
+    def batch(self, count: int, rng: torch.Generator) -> Batch:
+        """Frames `(count, 4, 256, N)`: two channels of the clean piece, two of the noisy one."""
+        low, high = MIXED
+        clean, noise = self.audio(count, rng), self.sounds.audio(count, rng)
+        snr = low + (high - low) * torch.rand(count, 1, 1, generator=rng)
+        pair = torch.cat([self.transform.forward(x) for x in (clean, clean + 10 ** (-snr / 20) * noise)], 1)
+        return Batch(pair, torch.zeros(count))
+
+
+def mixtures(
+    learnt: Sequence[Path], held: Sequence[Path], sounds: Sequence[Path], held_sounds: Sequence[Path], patch: int
+) -> tuple[Mixtures, list[Tensor]]:
+    """What is learnt from, and pairs `(1, 2, T)` to validate on: the beginnings of a recording and of a noise.
+
+    Raises:
+        InputError: no recording or no noise can be used.
+    """
+    smallest = longest(patch)
+    patches = Mixtures(load_speech(learnt, smallest), load_speech(sounds, smallest), patch)
+    if not held:
+        return patches, []
+    noises, pairs = load_speech(held_sounds) if held_sounds else patches.sounds.all, []
+    for i, x in enumerate(load_speech(held)):
+        n = noises[i % len(noises)]
+        T = min(len(x), len(n), SHOWN)
+        pairs.append(torch.stack([x[:T], n[:T]])[None])
+    return patches, pairs
+
+
+def validate_enhancer(enhancer: Enhancer, pairs: Sequence[Tensor]) -> dict[str, float]:
+    """Mean SI-SDR (dB) of the posterior mean of recordings in recorded noise, by SNR; `pairs` as from `mixtures`."""
+    found: dict[str, list[float]] = {}
+    for i, pair in enumerate(pairs):
+        clean, noise = pair[:, :1], pair[:, 1:]
+        start = enhancer.sigma_max * torch.randn(clean.shape, generator=torch.Generator().manual_seed(i)).to(clean)
+        for snr in SNRS:
+            y = clean + float(clean.std() / noise.std().clamp(min=SILENT)) * 10 ** (-snr / 20) * noise
+            with torch.no_grad():
+                estimate = enhancer(start, enhancer.sigma_max, frames_of(y).forward(y))
+            score = si_sdr(estimate[0, 0].cpu().double().numpy(), clean[0, 0].cpu().double().numpy())
+            found.setdefault(f"at {snr} dB", []).append(score)
+    return {snr: fmean(scores) for snr, scores in found.items()}

@@ -1,0 +1,60 @@
+"""A denoiser of speech that was learnt with the noisy recording beside it: `D(x_t, sigma; y) = E[x0 | x_t, y]`.
+
+Richter, Welker, Lemercier, Lay, Gerkmann, *Speech Enhancement and Dereverberation with Diffusion-Based Generative
+Models* (SGMSE+), IEEE/ACM TASLP 2023. Its diffusion drifts from the clean towards the noisy speech,
+
+    dx = theta (y - x) dt + g(t) dw,    x_t = e^(-theta t) x0 + (1 - e^(-theta t)) y + sigma_t n.
+
+Given `y`, `(x_t - (1 - e^(-theta t)) y) e^(theta t) = x0 + e^(theta t) sigma_t n`: it is the diffusion of all other
+priors here, at the level `e^(theta t) sigma_t`, in coordinates that move with `y`, and its score is that of this one
+times `e^(theta t)`. So what is learnt is a denoiser like another, of `p(x0 | y)` in place of `p(x0)`, and every sampler
+draws from it, told nothing of the data besides: their noise is taken to be endless.
+
+Departures: levels and ladders are those of the other priors, so the drift `theta` and the schedule are gone; frames are
+as they are, with the preconditioning of `SpeechDenoiser`, and only the `y` that the network sees is compressed by the
+square root of its magnitude, as the paper does with all; the network is smaller.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .base import Denoiser
+from .speech import SpeechDenoiser
+
+BESIDE = 3  # channels: the frequency, and real and imaginary part of `y`
+
+
+class Enhancer(SpeechDenoiser):
+    """`D(x, sigma; y)` for audio or its frames; `given(y)` is a prior like another. Takes what `SpeechDenoiser` does,
+    and a network with `BESIDE` channels beside."""
+
+    def given(self, y: Tensor) -> Given:
+        """The denoiser of speech that was heard as the frames `y`, `(1, 2, 256, N)`, in units of the prior."""
+        return Given(self, y)
+
+    def forward(self, x: Tensor, sigma: Tensor | float, beside: Tensor | None = None) -> Tensor:
+        if beside is None:
+            raise ValueError(
+                "this network was learnt with noisy speech beside it and is no prior without: use given(y)"
+            )
+        weighed = beside / self.spread.to(beside)[:, None]
+        magnitude = weighed.square().sum(1, keepdim=True).clamp(min=1e-12).sqrt()
+        return super().forward(x, sigma, weighed / magnitude.sqrt())
+
+
+class Given(Denoiser):
+    """An `Enhancer` that has heard the noisy speech: its posterior is the prior."""
+
+    def __init__(self, enhancer: Enhancer, y: Tensor):
+        super().__init__()
+        self.enhancer, self.y = enhancer, y
+        self.shape, self.signal_std = enhancer.shape, enhancer.signal_std
+        self.sigma_min, self.sigma_max = enhancer.sigma_min, enhancer.sigma_max
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Frames like those of the noisy speech."""
+        return shape == tuple(self.y.shape[1:])
+
+    def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        return self.enhancer(x, sigma, self.y.expand(len(x) if len(self.y) == 1 else -1, *self.y.shape[1:]))

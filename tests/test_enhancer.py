@@ -1,0 +1,160 @@
+"""Supervised enhancement: a denoiser that is given the noisy recording, how it is learnt and used."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from cli_parts import bad, command
+from test_speech_learning import save, voice
+
+from operators.base import Identity
+from operators.noise import Gaussian
+from restore.core import restore
+from restore.errors import InputError
+from restore.learn import train
+from restore.learn.base import Batch
+from restore.learn.mixtures import Mixtures, validate_enhancer
+from restore.learn.sgmse import SGMSE
+from restore.priors.enhancer import BESIDE, Enhancer
+from restore.priors.network import UNet
+from restore.priors.speech import SpeechDenoiser, frames_of
+from restore.priors.store import load_prior, save_prior, start_from
+from restore.problem import Problem
+from restore.samplers.ddrm import DDRM
+from restore.samplers.diffpir import DiffPIR
+from restore.samplers.moment_matching import MomentMatching
+from restore.speech import ENDLESS
+
+pytest.importorskip("soundfile")
+FEW = ["--steps", "2", "--batch", "2", "--patch", "8"]
+
+
+def enhancer(seed=0):
+    """An enhancer that does something."""
+    torch.manual_seed(seed)
+    d = Enhancer(UNet((2,), (8, 8), (1, 1), 16, beside=BESIDE)).eval().requires_grad_(False)
+    torch.nn.init.normal_(d.network.heads["2"].weight, std=0.1)
+    return d
+
+
+def heard(seed=0, frames=12):
+    x = torch.randn(1, 1, frames * 128 - 382, generator=torch.Generator().manual_seed(seed))
+    return frames_of(x)(x)
+
+
+def test_what_was_heard_decides_and_without_it_there_is_no_prior():
+    d, x = enhancer(), heard(5)
+    given = d.given(heard(1))
+    assert given.accepts(tuple(x.shape[1:])) and not given.accepts((2, 256, 20))
+    assert not torch.equal(given(x, 0.5), d.given(heard(2))(x, 0.5))
+    torch.testing.assert_close(given(x.repeat(3, 1, 1, 1), 0.5)[2:], given(x, 0.5), atol=0.02, rtol=0.02)
+    with pytest.raises(ValueError, match=r"use given\(y\)"):
+        d(x, 0.5)
+    with pytest.raises(ValueError, match="takes audio"):
+        d.given(heard(1))(torch.zeros(1, 3, 8, 8), 0.5)
+
+
+@pytest.mark.parametrize(
+    "sampler", [DDRM(), DiffPIR(steps=20), MomentMatching(steps=20)], ids=lambda s: type(s).__name__
+)
+def test_data_of_endless_noise_have_no_say_in_any_sampler(sampler):
+    """So a denoiser that knows the data is sampled as it is."""
+    given = enhancer().given(heard(1))
+    draws = [
+        restore(Problem(y, Identity(tuple(y.shape[1:])), Gaussian(ENDLESS)), given, sampler, num_samples=2).samples
+        for y in (heard(2), 50 * heard(3))
+    ]
+    assert torch.isfinite(draws[0]).all() and not torch.equal(draws[0][0], draws[0][1])
+    torch.testing.assert_close(draws[0], draws[1], atol=1e-2, rtol=1e-2)
+
+
+def test_it_may_begin_as_the_prior_on_clean_speech(tmp_path):
+    torch.manual_seed(0)
+    clean = SpeechDenoiser(UNet((2,), (8, 8), (1, 1), 16, beside=1), torch.linspace(0.1, 1, 256)).requires_grad_(False)
+    torch.nn.init.normal_(clean.network.heads["2"].weight, std=0.1)
+    save_prior(clean, tmp_path / "clean")
+    d = enhancer(seed=3)
+    start_from(d, tmp_path / "clean")
+    torch.testing.assert_close(d.given(heard(1))(heard(2), 0.4), clean(heard(2), 0.4), atol=5e-3, rtol=5e-3)
+    save_prior(d, tmp_path / "told")
+    with pytest.raises(
+        InputError, match="layers that the new network has not"
+    ):  # the other way a channel would be lost
+        start_from(clean, tmp_path / "told")
+
+
+def test_it_comes_back_from_disk_as_it_was(tmp_path):
+    d = enhancer()
+    save_prior(d, tmp_path / "p")
+    found, y, x = load_prior(tmp_path / "p"), heard(1), heard(2)
+    assert isinstance(found, Enhancer)
+    torch.testing.assert_close(found.given(y)(x, 0.4), d.given(y)(x, 0.4), atol=0.01, rtol=0.02)
+
+
+def test_mixtures_are_clean_pieces_and_the_same_with_noise_at_every_ratio():
+    speech = [torch.from_numpy(voice(2, seed=k)).float() for k in range(3)]
+    hiss = torch.randn(40_000, generator=torch.Generator().manual_seed(0))
+    patches = Mixtures([x / x.std() for x in speech], [hiss], 60)
+    x = patches.batch(64, torch.Generator().manual_seed(1)).x
+    assert x.shape == (64, 4, 256, 60) and patches.channels == (2,)
+    clean, noisy = x.chunk(2, 1)
+    noise = (noisy - clean).square().mean((1, 2, 3))
+    snr = 10 * (0.25 / noise).log10()  # the noise of a number in frames has half the std of that of a sample
+    assert float(snr.min()) == pytest.approx(-5, abs=1) and float(snr.max()) == pytest.approx(20, abs=1)
+    assert float(snr.median()) == pytest.approx(7.5, abs=4)
+
+
+def test_the_loss_is_that_of_the_posterior_given_what_was_heard():
+    """A denoiser that gives back what it heard has no loss where that was clean."""
+
+    class Echo(Enhancer):
+        def forward(self, x, sigma, beside=None):
+            return frames_of(x).adjoint(beside) if x.ndim == 3 else beside
+
+    d = Echo(UNet((2,), (8, 8), (1, 1), 16, beside=BESIDE))
+    x, rng = heard(1).repeat(4, 1, 1, 1), torch.Generator().manual_seed(0)
+    loss = SGMSE().loss(d, Batch(torch.cat([x, x], 1), torch.zeros(4)), rng)
+    assert torch.equal(loss, torch.zeros(4))
+    wrong = SGMSE().loss(d, Batch(torch.cat([x, x + 0.1], 1), torch.zeros(4)), rng)
+    assert wrong.shape == (4,) and float(wrong.min()) > 0
+    pair = torch.stack([torch.from_numpy(voice()).float(), torch.randn(16_000)])[None]
+    scores = validate_enhancer(d, [pair])
+    assert scores == {f"at {snr} dB": pytest.approx(snr, abs=0.3) for snr in (0, 5, 10)}
+
+
+def test_the_commands_learn_it_and_restore_with_it(capsys, inside, monkeypatch):
+    monkeypatch.setattr(train, "learn", partial(train.learn, widths=(8, 8), blocks=(1, 1)))
+    for i in range(5):
+        save(f"in/{i}.wav", voice(seed=i))
+        save(f"noise/{i}.wav", 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(i)).numpy())
+    learn = ["learn", "in", "--speech", "--noises", "noise", *FEW]
+    status, out, err = command(capsys, *learn, "-o", "p")
+    assert (status, out) == (0, "wrote p; use it with restore speech --prior p\n"), err
+    card = Path("p/README.md").read_text()
+    assert "given the noisy recording besides (SGMSE+)" in card and "| noises | ['noise'] |" in card
+    assert "| at 5 dB |" in card
+
+    save("noisy.wav", voice(1.2) + 0.02 * torch.randn(19_200, generator=torch.Generator().manual_seed(9)).numpy())
+    status, out, err = command(capsys, "speech", "noisy.wav", "--prior", "p", "--samples", "2", "-o", "a.wav")
+    assert status == 0, err
+    assert "whatever is no speech, as the prior has learnt" in out and "data fit" not in out and "of full scale" in out
+    command(capsys, "speech", "noisy.wav", "--prior", "p", "--samples", "2", "-o", "b.wav")
+    assert Path("a.wav").read_bytes() == Path("b.wav").read_bytes()
+    for words in (["--task", "gap"], ["--noise", "0.1"], ["em_rounds=2"]):
+        bad(
+            capsys,
+            "speech",
+            "noisy.wav",
+            "--prior",
+            "p",
+            *words,
+            "-o",
+            "c.wav",
+            said="for --task denoise alone",
+            status=2,
+        )
+    bad(capsys, "learn", "in", "--noises", "noise", "-o", "q", said="learnt from together", status=2)
+    bad(capsys, "learn", "in", "--speech", "--objective", "sgmse", "-o", "q", said="learnt from together", status=2)
+    bad(capsys, *learn, "--objective", "dsm", "-o", "q", said="learnt from together", status=2)
+    bad(capsys, *learn[:3], "--noises", "nowhere", "-o", "q", said="nowhere", status=2)
