@@ -105,7 +105,7 @@ def _told(options: argparse.Namespace, folders: list[Path], asked: str) -> tuple
         judged = judge(_files(folders, SUFFIXES), options.noise, folders[0])
         law, words, told = judged.law, judged.words, judged.told
     print(f"noise: {words}", flush=True)
-    name = options.objective or ("noise2score" if law.rho else "ambient")
+    name = options.objective or ("noise2score" if law.rho else "sure_score" if options.mri else "ambient")
     if options.objective is None:
         print(f"objective: {name}")
     if name == "dsm":

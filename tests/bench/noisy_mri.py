@@ -1,6 +1,6 @@
 """Priors of MR images learnt from noisy ones against one learnt from clean ones: how much of the gap is closed.
 
-    python tests/bench/noisy_mri.py --data ../shared/data --output out/ --steps 3000
+    python tests/bench/noisy_mri.py --data ../shared/data --output out/ --steps 1500
 
 Complex images are made of the volumes to train on, each slice with one made-up phase and white noise of one draw, and
 stored as `restore learn --mri --noise` takes them. One network is learnt at the same number of steps (i) from the same
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with mri/volumes")
     parser.add_argument("--output", type=Path, required=True, help="folder for images and priors")
-    parser.add_argument("--steps", type=int, default=3000, help="of each training")
+    parser.add_argument("--steps", type=int, default=1500, help="of each training")
     parser.add_argument("--noise", type=float, default=0.1, help="std of the noise of real and imaginary part")
     parser.add_argument("--per-volume", type=int, default=2, help="slices of each volume set aside")
     parser.add_argument("--draws", type=int, default=2)
