@@ -176,13 +176,38 @@ def test_a_score_of_many_levels_is_told_the_level_of_each_picture():
     objective, spied, y = Noise2Score(low=1.0, high=1.0), Spied(), torch.rand(3, 1, 8, 8)
     sigma = torch.tensor([0.1, 0.2, 0.4])
     loss = objective.loss(spied, Batch(y, sigma), torch.Generator().manual_seed(0))
-    assert torch.allclose(spied.told, 2**0.5 * sigma)
+    assert torch.allclose(spied.told, 2**0.5 * sigma.repeat(2))
     assert bool((loss[0] > 2 * loss[1]) & (loss[1] > 2 * loss[2]))  # each weighs what it misses in units of its noise
     assert objective.trusted(spied, {1: [0.1, 0.4]}) == pytest.approx((0.1, 0.4))
     score, slope = ScoreNetwork(spied), float(Variable(1).slope(torch.tensor(0.5)))
     for sigma_z, scale in ((0.1, 0.1), (0.01, 0.05), (1.0, 0.2)):  # the nearest that was learnt
         score.denoise(y, Poisson(2 * (sigma_z / slope) ** 2), form="published")
         assert torch.allclose(spied.told, torch.tensor(scale * (1 + 0.25**2) ** 0.5))
+
+
+class Scaled(Denoiser):
+    """`a x`."""
+
+    shape, sigma_min, sigma_max = (None, None, None), 0.05, 0.2
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, x, sigma):
+        return self.a * x
+
+
+def test_each_probe_comes_with_its_opposite_which_cancels_most_of_the_noise_of_the_gradient():
+    """By `a = 1` the derivative is the mean of `2 sigma_a / tau^2 u (y + sigma_a u)`, nearly all of it `u y`."""
+    y, sigma = torch.full((1, 1, 16, 16), 5.0), torch.tensor([0.1])
+    denoiser = Scaled()
+    slopes = []
+    for seed in range(40):
+        loss = Noise2Score(low=0.25, high=0.25).loss(denoiser, Batch(y, sigma), torch.Generator().manual_seed(seed))
+        slopes.append(torch.autograd.grad(loss.sum(), denoiser.a)[0])
+    found = torch.stack(slopes)
+    assert float(found.std() / found.mean()) < 0.15, "without the opposite it is twelve"
 
 
 def test_the_variable_is_kept_with_the_weights(tmp_path):

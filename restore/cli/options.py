@@ -203,7 +203,7 @@ def _denoise(p: Parser) -> None:
     p.add_argument("--self-supervised", action="store_true", help="learn from these very pictures, then restore them: "
                    "for noise or pictures that no prior knows; minutes, and the same command goes on where it "
                    "was stopped")  # fmt: skip
-    p.add_argument("--train-steps", type=count, metavar="N", help="steps of --self-supervised (default: 4000)")
+    p.add_argument("--train-steps", type=count, metavar="N", help="steps of --self-supervised (default: 2000)")
     _noise_prior(p)
 
 
@@ -380,8 +380,9 @@ def _learn(p: Parser) -> None:
                    "objective.key=value changes a setting of the objective (`restore list settings`)")  # fmt: skip
     p.add_argument("-o", "--output", required=True, metavar="PRIOR", help="folder for the prior")
     p.add_argument("--objective", metavar="NAME", help="dsm (clean pictures; the default), ambient (noisy ones; the "
-                   "default with --noise), sure_score, gsure (seen in part: transparent pixels were not); denoisers "
-                   "only: noise2score, gr2r (any noise), sure, r2r, pure (Poisson); sgmse: see --noises")  # fmt: skip
+                   "default with --noise), sure_score (noisy ones; that of MR images), gsure (transparent pixels "
+                   "were not seen); denoisers only: noise2score, gr2r (any noise), sure, r2r, pure (Poisson); sgmse: "
+                   "see --noises")  # fmt: skip
     p.add_argument("--noise", type=law, metavar="S|auto", help="the pictures are noisy: standard deviation of the "
                    "noise, 0.1 or 25/255, or auto; poisson:0.02 (gain) or gamma:50 (k) for noise2score")  # fmt: skip
     p.add_argument("--clean", nargs="+", default=[], metavar="FOLDER", help="clean pictures besides, for ambient")

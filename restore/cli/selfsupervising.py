@@ -23,7 +23,7 @@ NETWORK: dict[str, Any] = {"widths": (32, 64, 96), "blocks": (2, 2, 2)}
 # Of it and gr2r the one with the better uPSNR, if by little, for Poisson and Gamma noise too, in short trainings
 # (tests/bench/self_supervised.py); and it serves every level of noise.
 OBJECTIVE = "noise2score"
-STEPS, PATCH, EVERY = 4000, 64, 500
+STEPS, PATCH, EVERY = 2000, 64, 500
 
 
 def refuse(options: argparse.Namespace) -> None:

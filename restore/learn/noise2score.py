@@ -10,7 +10,8 @@ whose minimiser is the score of noisy pictures with noise of std `sigma_a` on to
 
 Departure, by measurement. The paper anneals `sigma_a` towards zero, once (its code, in every epoch), and uses the
 network as it is at the end. Of a step's gradient the noise grows as `1 / sigma_a`, so most of a training is lost in it.
-Here `sigma_a` is drawn for each picture, log-uniform around the noise of the data, and the network is told: what it
+Here each `u` comes with `-u`: what is odd in `u`, the largest part of that noise, cancels, at twice the calls.
+And `sigma_a` is drawn for each picture, log-uniform around the noise of the data, and the network is told: what it
 learns at larger `sigma_a`, where that noise is small, carries over smoothly to a fourth of the noise of the data, where
 it is used and its smoothing corrected for (`ScoreNetwork.denoise`). Both are relative to the noise of the picture, as
 well as it is known (`estimate_law`): of pictures of many levels each then counts alike, and the network is told which.
@@ -83,8 +84,10 @@ class Noise2Score(Objective):
         share = torch.rand(z.shape[0], generator=rng, device=rng.device).to(z)
         sigma_a = scale * self.low * (self.high / self.low) ** share
         u = torch.randn(z.shape, generator=rng, device=rng.device, dtype=z.dtype)
-        scaled = per_row(sigma_a, z)
-        return (u + scaled * smoothed_score(denoiser, z + scaled * u, sigma_a, scale)).square().flatten(1).mean(1)
+        u, sigma_a, scale = torch.cat([u, -u]), sigma_a.repeat(2), scale.repeat(2)
+        scaled = per_row(sigma_a, u)
+        missed = u + scaled * smoothed_score(denoiser, torch.cat([z, z]) + scaled * u, sigma_a, scale)
+        return missed.square().flatten(1).mean(1).view(2, -1).mean(0)
 
     def variable(self, y: Tensor) -> Tensor:
         """`z` of pictures, both in `[-1, 1]`."""
