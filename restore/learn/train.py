@@ -11,14 +11,14 @@ import importlib
 import logging
 import pkgutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor, channels_last
+from torch import channels_last
 
 import restore.learn
 from restore.denoisers.posterior import of_std
@@ -27,21 +27,17 @@ from restore.errors import InputError
 from restore.files import atomic_write
 from restore.priors.enhancer import BESIDE, Enhancer
 from restore.priors.network import EDMDenoiser, UNet, compile_networks
-from restore.priors.speech import SpeechDenoiser, longest
+from restore.priors.speech import SpeechDenoiser
 from restore.priors.store import CONFIG, find_prior, read_config, save_prior, save_table, start_from
 
 from .base import Objective
 from .card import write_card
 from .checkpoint import AGAIN, CHECKPOINT, check_same_run, read_state
-from .data import SUFFIXES, Patches, find_pictures, load, load_pictures, read_noisy, warn_of_few
-from .mixtures import Mixtures, mixtures, validate_enhancer
-from .mri import FILES as MAGNITUDES
-from .mri import ComplexPatches, load_shown, load_slices
-from .mri_noisy import FILES as IMAGES
-from .mri_noisy import noisy_scans
-from .speech import FILES as AUDIO
-from .speech import SHOWN, Utterances, load_speech, table_of_errors, validate_speech
-from .told import check_fits, level, noise_patches, noisy_patches, with_law
+from .data import Patches
+from .material import gather
+from .mixtures import Mixtures, validate_enhancer
+from .speech import Utterances, table_of_errors, validate_speech
+from .told import check_fits
 from .trainer import Recipe, Trainer, ctrl_c_between_steps
 from .validation import measure_spectra, validate, validate_noisy
 
@@ -128,35 +124,12 @@ def learn(
         law = of_std(objective.rho, law.phi**0.5)  # the std that was told is that of mid-grey
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     noisy = law is not None or not objective.supervised
-    suffixes: Collection[str] = SUFFIXES
-    if mri or speech:
-        suffixes = AUDIO if speech else IMAGES if noisy else MAGNITUDES
-    kind = "recordings" if speech else "pictures"
-    paths = find_files(folders, suffixes, kind)
-    held = list(validation) or spread_out(paths, held_out)
-    others = [p for p in paths if p.resolve() not in {h.resolve() for h in held}]
-    patches: Patches
-    shown: list[tuple[Tensor, float]]
-    if mri and law is not None:
-        patches, shown = noisy_scans(others, held, law, patch)
-    elif noisy:
-        patches, objective, shown = noisy_material(others, held, clean, objective, law, patch)
-    elif mri:
-        patches = ComplexPatches(load_slices(others, patch), patch)
-        shown = [(x, 0.0) for x in (load_shown(held) if held else [])]
-    elif noises:
-        sounds = find_files(noises, AUDIO, kind)
-        aside = spread_out(sounds, held_out)
-        patches, pairs = mixtures(others, held, [p for p in sounds if p not in aside], aside, patch)
-        shown = [(pair, 0.0) for pair in pairs]
-    elif speech:
-        patches = Utterances(load_speech(others, longest(patch)), patch)
-        shown = [(x[None, None, :SHOWN], 0.0) for x in (load_speech(held) if held else [])]
-    else:
-        pictures = load_pictures(others, smallest=patch)
-        patches = noise_patches(pictures, patch, others[0].parent) if noise else Patches(pictures, patch)
-        shown = [(p[None, :, :256, :256].float() / 127.5 - 1, 0.0) for p in (load_pictures(held) if held else [])]
-    shown = [(p.to(where), sigma) for p, sigma in shown]
+    material = gather(
+        folders, objective, law, patch=patch, held_out=held_out, validation=validation, clean=clean, noise=noise,
+        mri=mri, speech=speech, noises=noises,
+    )  # fmt: skip
+    patches, objective, held = material.patches, material.objective, material.held
+    shown = [(p.to(where), sigma) for p, sigma in material.shown]
 
     torch.manual_seed(seed)
     network = read_config(find_prior(start) / CONFIG)["network"] if start else {"widths": WIDTHS, "blocks": BLOCKS}
@@ -275,39 +248,6 @@ def new_denoiser(patches: Patches, widths: Sequence[int], blocks: Sequence[int])
     if isinstance(patches, Utterances):
         return SpeechDenoiser(UNet(patches.channels, widths, blocks, beside=1), patches.spread())
     return EDMDenoiser(UNet(patches.channels, widths, blocks))
-
-
-def find_files(folders: Sequence[Path], suffixes: Collection[str], kind: str) -> list[Path]:
-    """Files that are named, and all in folders that are named."""
-    return [p for f in folders for p in ([f] if f.is_file() else find_pictures([f], suffixes, kind))]
-
-
-def spread_out(paths: Sequence[Path], count: int) -> list[Path]:
-    """So many of a sorted list, evenly spread; a quarter at most."""
-    count = min(count, len(paths) // 4)
-    return [paths[round((i + 0.5) * len(paths) / count) % len(paths)] for i in range(count)]
-
-
-def noisy_material(
-    paths: Sequence[Path],
-    held: Sequence[Path],
-    clean: Sequence[Path],
-    objective: Objective,
-    law: Tweedie | None,
-    patch: int,
-) -> tuple[Patches, Objective, list[tuple[Tensor, float]]]:
-    """Patches of noisy pictures and of folders of clean ones, the objective that knows their noise, and pictures to
-    validate on, `(1, C, H, W)` with the std of their noise: those held out, or some that are learnt from."""
-    from_zero = objective.from_zero if law is None else law.rho > 0
-    read = partial(read_noisy, masked=objective.takes_masks, from_zero=from_zero)
-    learnt = load(paths, read, patch)
-    known = load_pictures(find_pictures(clean), patch) if clean else []
-    patches = noisy_patches(learnt, known, patch, law, luminance=objective.for_samplers)
-    if not known:
-        warn_of_few([p.pixels for p in learnt], patch)
-    shown = load(held, read) if held else learnt[:6]
-    validation = [(p.pixels[None, :, :256, :256], level(law, p)) for p in shown]
-    return patches, with_law(objective, law, learnt, paths[0].parent), validation
 
 
 def in_time(seconds: float) -> str:
