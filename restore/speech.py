@@ -31,10 +31,12 @@ from restore.problem import Problem
 from restore.samplers.base import SamplerError
 from restore.scan_workshop import Workshop
 from restore.speech_damage import HOP, RATE, SpeechRequest
-from restore.speech_pose import REDUNDANCY, few_sounds, local, noise_between_words, pose
+from restore.speech_pose import REDUNDANCY, few_sounds, local, noise_between_words, noise_from_moment_to_moment, pose
 from restore.speech_prepare import SILENCE, PreparedSpeech
 from restore.tiles import Span
 
+# Draws by which the noise between words is found, one after the other, each in the noise that the one before left.
+LISTENINGS = 2
 # Draws in each round of EM.
 EM_DRAWS = 2
 # Noise, in units of the prior, of data that are not to have a say.
@@ -172,7 +174,7 @@ def _channel(
 
 
 def _with_noise_found(problem: Problem, tools: Tools, rounds: int, seed: int) -> tuple[Problem, float, float]:
-    """The problem with its noise as it is between words, then by EM or a prior on noise if there are any; the calls of
+    """The problem with its noise as it is between words, or by EM or a prior on noise if there are any; the calls of
     the prior that took, and the seconds.
 
     A prior tells how strong the noise is from moment to moment: by a draw of it, to which the speech is a noise of the
@@ -181,18 +183,22 @@ def _with_noise_found(problem: Problem, tools: Tools, rounds: int, seed: int) ->
     start, y, A = time.perf_counter(), problem.y, problem.operator
     assert isinstance(problem.noise, Stationary)
     draw = partial(restore, sampler=tools.sampler, num_samples=1, seed=seed)
-    x = draw(problem, tools.prior).samples
-    between = noise_between_words(y, x, problem.noise)
-    found: NoiseModel = between
-    calls = 1
+    between = problem.noise
+    for _ in range(LISTENINGS):
+        first, x = between, draw(Problem(y, A, between), tools.prior).samples
+        between = noise_between_words(y, x, first)
+    found: NoiseModel
+    calls = LISTENINGS
     if tools.noise_prior is not None:
         prior = Beyond(Rescaled(tools.noise_prior, 1 / _sigma(Problem(y, A, between))), tools.prior.sigma_max)
         found = local(draw(Problem(y, A, local(x)), prior).samples)
         calls += 1
     elif rounds:
-        first = Problem(y, A, few_sounds(between, y.shape[-1], seed))
-        found = fit_noise(first, tools.prior, tools.sampler, rounds=rounds, num_samples=EM_DRAWS, seed=seed)[-1]
+        start_of_em = Problem(y, A, few_sounds(between, y.shape[-1], seed))
+        found = fit_noise(start_of_em, tools.prior, tools.sampler, rounds=rounds, num_samples=EM_DRAWS, seed=seed)[-1]
         calls += rounds * EM_DRAWS
+    else:
+        found = noise_from_moment_to_moment(y, x, first, between)
     return Problem(y, A, found), calls * tools.sampler.steps, time.perf_counter() - start
 
 

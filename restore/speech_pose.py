@@ -27,8 +27,10 @@ EXACT = 1e-3
 REDUNDANCY = 2 * (WINDOW // 2 + 1) / HOP
 # Share of the frames that are the quietest.
 QUIET = 0.1
-# Frames that the first estimate of a noise counts for in the second.
-FIRST = 5
+# Frames that the first estimate of a noise counts for in the second; that of the whole segment in that of a moment.
+FIRST, WHOLE = 5, 10
+# Frames, a second, in which a noise hardly changes.
+STEADY = 125
 # Sounds that noise which is not white is made of.
 RANK = 4
 
@@ -76,9 +78,27 @@ def steady_noise(Y: Tensor) -> Stationary:
 def noise_between_words(Y: Tensor, x: Tensor, first: Stationary) -> Stationary:
     """As strong, at each frequency, as what is heard where a draw `x` of the speech in the `first` noise is weaker than
     that: noise that swells is underestimated by its quietest moments."""
-    power, sounding = _variances(Y)
-    weak = (local(x).variance < first.variance) & sounding
+    power, weak = _heard_between_words(Y, x, first)
     return Stationary(((weak * power).sum(1) + FIRST * first.spectrum) / (weak.sum(1) + FIRST))
+
+
+def noise_from_moment_to_moment(Y: Tensor, x: Tensor, first: Stationary, between: Stationary) -> Varying:
+    """The same within a second or so, and as `between` all words where it was not heard then."""
+
+    def near(v: Tensor) -> Tensor:
+        for _ in range(2):  # a triangle
+            v = F.avg_pool1d(v[None], STEADY, 1, STEADY // 2, count_include_pad=False)[0]
+        return STEADY * v
+
+    power, weak = _heard_between_words(Y, x, first)
+    heard = near(weak * power) + WHOLE * between.spectrum[:, None]
+    return Varying(heard / (near(weak.to(power)) + WHOLE))
+
+
+def _heard_between_words(Y: Tensor, x: Tensor, first: Stationary) -> tuple[Tensor, Tensor]:
+    """The variances seen in each number of frames `Y`, and where a draw `x` is weaker than the `first` noise."""
+    power, sounding = _variances(Y)
+    return power, (local(x).variance < first.variance) & sounding
 
 
 def _variances(Y: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,12 +12,15 @@ sf = pytest.importorskip("soundfile")
 
 from speech_parts import noise, recording, voice  # noqa: E402
 
+from operators.coloured import Stationary  # noqa: E402
 from operators.noise import Censored  # noqa: E402
+from operators.stft import STFT  # noqa: E402
 from restore.audio_metrics import si_sdr  # noqa: E402
 from restore.learn.speech import Utterances  # noqa: E402
 from restore.priors.network import UNet  # noqa: E402
 from restore.priors.speech import SpeechDenoiser  # noqa: E402
 from restore.priors.store import save_prior  # noqa: E402
+from restore.speech_pose import noise_between_words, noise_from_moment_to_moment  # noqa: E402
 
 PRIOR = "prior._target_=speech_parts.Speech"
 CLEAR = "prior._target_=speech_parts.Clear"
@@ -86,8 +89,24 @@ def test_noise_that_swells_is_found_with_the_speech(capsys):
     for words in ([], ["em_rounds=1"]):
         out.append(speech(capsys, "a.wav", *words, "--overwrite", steps=8))
         sigma.append(json.loads(Path("a_restored.run.json").read_text())["result"]["sigma"])
-    assert "steady, as between words" in out[0] and "1 round of EM" in out[1]
+    assert "as between words, near by" in out[0] and "1 round of EM" in out[1]
     assert all(0.75 * rms(n) < found < 1.25 * rms(n) for found in sigma) and sigma[0] != sigma[1]
+
+
+def test_noise_is_found_from_moment_to_moment_where_no_word_is_in_the_way():
+    S, level = STFT(16000 * 6), torch.cat([torch.ones(48000), 3 * torch.ones(48000)])
+    n = level * torch.randn(1, 1, 96000, generator=torch.Generator().manual_seed(0))
+    word = torch.zeros(1, 1, 96000)
+    word[..., 40000:44000] = 20 * torch.sin(torch.arange(4000) / 3)
+    first = Stationary(torch.full((256,), 4.0))  # neither of the two
+    y, x = S(word + n), S(word)
+    found = noise_from_moment_to_moment(y, x, first, noise_between_words(y, x, first))
+    whole = noise_between_words(y, x, first).variance.mean()
+    each = found.variance.mean(-2).flatten()
+    assert float(whole) == pytest.approx(5, rel=0.1)
+    for part, true in ((each[50:250], 1), (each[500:], 9)):  # with a little of the whole
+        assert float(part.mean()) == pytest.approx((125 * true + 10 * 5) / 135, rel=0.05)
+    assert float(each[300:350].max()) < 4, "the word is none of it"
 
 
 def test_noise_that_has_a_prior_is_told_from_speech(capsys):

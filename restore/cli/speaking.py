@@ -219,7 +219,7 @@ def _noise(request: Any, kit: Any) -> str:
         return f"given {request.noise:.3g}, white"
     if request.task == "denoise":
         rounds = request.settings["em_rounds"]
-        return "unknown: " + (f"{rounds} round{'s' * (rounds > 1)} of EM" if rounds else "steady, as between words")
+        return "unknown: " + (f"{rounds} round{'s' * (rounds > 1)} of EM" if rounds else "as between words, near by")
     return "next to none: what was measured stays" if request.task != "dereverb" else "that of the quietest moments"
 
 
