@@ -183,7 +183,7 @@ def _with_noise_found(problem: Problem, tools: Tools, rounds: int, seed: int) ->
     start, y, A = time.perf_counter(), problem.y, problem.operator
     assert isinstance(problem.noise, Stationary)
     draw = partial(restore, sampler=tools.sampler, num_samples=1, seed=seed)
-    between = problem.noise
+    between = Stationary(problem.noise.spectrum.to(y.device))
     for _ in range(LISTENINGS):
         first, x = between, draw(Problem(y, A, between), tools.prior).samples
         between = noise_between_words(y, x, first)

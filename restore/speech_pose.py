@@ -85,9 +85,9 @@ def noise_between_words(Y: Tensor, x: Tensor, first: Stationary) -> Stationary:
 def noise_from_moment_to_moment(Y: Tensor, x: Tensor, first: Stationary, between: Stationary) -> Varying:
     """The same within a second or so, and as `between` all words where it was not heard then."""
 
-    def near(v: Tensor) -> Tensor:
-        for _ in range(2):  # a triangle
-            v = F.avg_pool1d(v[None], STEADY, 1, STEADY // 2, count_include_pad=False)[0]
+    def near(v: Tensor) -> Tensor:  # sums of a triangle, of fewer frames where there are fewer
+        for _ in range(2):
+            v = F.avg_pool1d(v[None], STEADY, 1, STEADY // 2)[0]
         return STEADY * v
 
     power, weak = _heard_between_words(Y, x, first)
