@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from operators.coloured import Coloured, Stationary, Varying
+from operators.diagonal import Diagonal
 from operators.noise import Censored, Gaussian, NoiseModel
 from operators.random import TileDraws
 from restore.core import restore
@@ -39,8 +40,6 @@ from restore.tiles import Span
 LISTENINGS = 2
 # Draws in each round of EM.
 EM_DRAWS = 2
-# Noise, in units of the prior, of data that are not to have a say.
-ENDLESS = 1e6
 
 
 @dataclass(frozen=True)
@@ -127,9 +126,9 @@ def _channel(
     y = torch.from_numpy(audio / scale)[None, None]  # (1, 1, T)
     problem, frames = pose(prepared, request, y, span, c)
     problem = Problem(problem.y.to(tools.device), problem.operator.to(tools.device), problem.noise)
-    prior = tools.prior
-    if isinstance(prior, Enhancer):  # it has heard the data: they tell nothing more
-        problem, prior = Problem(problem.y, problem.operator, Gaussian(ENDLESS)), prior.given(problem.y)
+    prior, Y = tools.prior, problem.y
+    if isinstance(prior, Enhancer):  # its prior is the posterior: nothing else was measured
+        prior, problem = prior.given(Y), Problem(0 * Y, Diagonal(0 * Y[0]), Gaussian(1.0))
     key = int(prepared.sha256[:8], 16)
     chunk = max(1, PIXELS_AT_ONCE // (frames.oshape[1] * frames.oshape[2]))
     chunks = -(-request.draws // chunk)
@@ -150,13 +149,13 @@ def _channel(
             callback=lambda step, steps, sigma, x: progress(next(calls) / (steps * chunks)),
         )
     except SamplerError as error:
-        cure = "try --noise, or another --sampler"
+        cure = "try another --sampler" + (", or --noise" if not isinstance(prior, Given) else "")
         where = f"{start / RATE:.1f} to {stop / RATE:.1f} s"
         raise InputError(prepared.job.source, f"{where}: {error}", "numbers that stay finite", cure) from error
     fit: float | None
     sigma = _sigma(problem)
     if isinstance(prior, Given):
-        sigma, fit = _rms(problem.y - result.mean), None
+        sigma, fit = _rms(Y - result.mean), None
     elif isinstance(problem.noise, Varying):  # all in all: one by one, the faintest would decide
         fit = _rms(problem.y - result.samples) / sigma
     else:

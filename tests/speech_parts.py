@@ -6,6 +6,8 @@ import torch
 from standin import Local
 
 from restore.priors.base import per_row
+from restore.priors.enhancer import BESIDE, Enhancer
+from restore.priors.network import UNet
 
 
 def voice(seconds=1.0, rate=16000, level=0.2, seed=0):
@@ -39,6 +41,23 @@ class Speech(Local):
         f = torch.linspace(0, 8, x.shape[-2], dtype=x.dtype)
         v = (0.8 / (1 + (f / 0.7) ** 2)).square()[:, None] + 1e-6
         return x * v / (v + per_row(sigma, x).square() / 4)
+
+
+class Echo(Enhancer):
+    """Gives back what it heard."""
+
+    def __init__(self, name=None):
+        super().__init__(UNet((2,), (4, 4), (1, 1), 8, beside=BESIDE))
+
+    def forward(self, x, sigma, beside=None):
+        return beside
+
+
+class Mute(Echo):
+    """Hears no speech."""
+
+    def forward(self, x, sigma, beside=None):
+        return 0 * beside
 
 
 class Clear(Speech):

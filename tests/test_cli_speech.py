@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from cli_parts import bad, command
 
 sf = pytest.importorskip("soundfile")
 
-from speech_parts import noise, recording, voice  # noqa: E402
+from speech_parts import Speech, noise, recording, voice  # noqa: E402
 
+from operators.base import Identity  # noqa: E402
 from operators.coloured import Stationary  # noqa: E402
 from operators.noise import Censored  # noqa: E402
 from operators.stft import STFT  # noqa: E402
@@ -20,7 +22,10 @@ from restore.learn.speech import Utterances  # noqa: E402
 from restore.priors.network import UNet  # noqa: E402
 from restore.priors.speech import SpeechDenoiser  # noqa: E402
 from restore.priors.store import save_prior  # noqa: E402
-from restore.speech_pose import noise_between_words, noise_from_moment_to_moment  # noqa: E402
+from restore.problem import Problem  # noqa: E402
+from restore.samplers.ddrm import DDRM  # noqa: E402
+from restore.speech import LISTENINGS, _with_noise_found  # noqa: E402
+from restore.speech_pose import noise_between_words, noise_from_moment_to_moment, steady_noise  # noqa: E402
 
 PRIOR = "prior._target_=speech_parts.Speech"
 CLEAR = "prior._target_=speech_parts.Clear"
@@ -107,6 +112,17 @@ def test_noise_is_found_from_moment_to_moment_where_no_word_is_in_the_way():
     for part, true in ((each[50:250], 1), (each[500:], 9)):  # with a little of the whole
         assert float(part.mean()) == pytest.approx((125 * true + 10 * 5) / 135, rel=0.05)
     assert float(each[300:350].max()) < 4, "the word is none of it"
+
+
+def test_noise_that_swells_is_stronger_then_in_the_problem_that_is_drawn_from():
+    level = torch.cat([torch.ones(48000), 3 * torch.ones(48000)])
+    S = STFT(96000)
+    Y = S(level * torch.randn(1, 1, 96000, generator=torch.Generator().manual_seed(0)))
+    tools = SimpleNamespace(prior=Speech(), sampler=DDRM(steps=3), noise_prior=None)
+    problem, calls, _ = _with_noise_found(Problem(Y, Identity(S.oshape), steady_noise(Y)), tools, 0, 0)
+    variance = problem.noise.variance.mean(-2).flatten()
+    assert float(variance[-100:].mean() / variance[:100].mean()) > 5
+    assert calls == LISTENINGS * 3
 
 
 def test_noise_that_has_a_prior_is_told_from_speech(capsys):

@@ -1,32 +1,36 @@
 """Supervised enhancement: a denoiser that is given the noisy recording, how it is learnt and used."""
 
+import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli_parts import bad, command
 from test_speech_learning import save, voice
 
-from operators.base import Identity
+from operators.diagonal import Diagonal
 from operators.noise import Gaussian
 from restore.core import restore
 from restore.errors import InputError
 from restore.learn import train
 from restore.learn.base import Batch
+from restore.learn.material import gather
 from restore.learn.mixtures import Mixtures, validate_enhancer
 from restore.learn.sgmse import SGMSE
+from restore.learn.speech import read_speech
+from restore.priors.base import Denoiser, per_row
 from restore.priors.enhancer import BESIDE, Enhancer
-from restore.priors.network import UNet
+from restore.priors.network import EDMDenoiser, UNet
 from restore.priors.speech import SpeechDenoiser, frames_of
 from restore.priors.store import load_prior, save_prior, start_from
 from restore.problem import Problem
 from restore.samplers.ddrm import DDRM
 from restore.samplers.diffpir import DiffPIR
 from restore.samplers.moment_matching import MomentMatching
-from restore.speech import ENDLESS
 
-pytest.importorskip("soundfile")
+soundfile = pytest.importorskip("soundfile")
 FEW = ["--steps", "2", "--batch", "2", "--patch", "8"]
 
 
@@ -55,18 +59,24 @@ def test_what_was_heard_decides_and_without_it_there_is_no_prior():
         d.given(heard(1))(torch.zeros(1, 3, 8, 8), 0.5)
 
 
-@pytest.mark.parametrize(
-    "sampler", [DDRM(), DiffPIR(steps=20), MomentMatching(steps=20)], ids=lambda s: type(s).__name__
-)
-def test_data_of_endless_noise_have_no_say_in_any_sampler(sampler):
+class Gauss(Denoiser):
+    """Of white signals `N(0.7, 1)`."""
+
+    shape, sigma_min, sigma_max, signal_std = (None, None, None), 0.005, 20.0, 1.0
+
+    def forward(self, x, sigma):
+        s2 = per_row(sigma, x).square()
+        return (x + 0.7 * s2) / (1 + s2)
+
+
+@pytest.mark.parametrize("sampler", [DDRM(), DiffPIR(), MomentMatching()], ids=["ddrm", "diffpir", "moment_matching"])
+def test_where_nothing_was_measured_the_prior_is_drawn_from(sampler):
     """So a denoiser that knows the data is sampled as it is."""
-    given = enhancer().given(heard(1))
-    draws = [
-        restore(Problem(y, Identity(tuple(y.shape[1:])), Gaussian(ENDLESS)), given, sampler, num_samples=2).samples
-        for y in (heard(2), 50 * heard(3))
-    ]
-    assert torch.isfinite(draws[0]).all() and not torch.equal(draws[0][0], draws[0][1])
-    torch.testing.assert_close(draws[0], draws[1], atol=1e-2, rtol=1e-2)
+    shape = (1, 16, 16)
+    P = Problem(torch.zeros(1, *shape), Diagonal(torch.zeros(shape)), Gaussian(1.0))
+    x = restore(P, Gauss(), sampler, num_samples=8).samples
+    assert float(x.mean()) == pytest.approx(0.7, abs=0.1)
+    assert float(x.std()) == pytest.approx(1, abs=0.05 if isinstance(sampler, MomentMatching) else 0.3)
 
 
 def test_it_may_begin_as_the_prior_on_clean_speech(tmp_path):
@@ -78,10 +88,11 @@ def test_it_may_begin_as_the_prior_on_clean_speech(tmp_path):
     start_from(d, tmp_path / "clean")
     torch.testing.assert_close(d.given(heard(1))(heard(2), 0.4), clean(heard(2), 0.4), atol=5e-3, rtol=5e-3)
     save_prior(d, tmp_path / "told")
-    with pytest.raises(
-        InputError, match="layers that the new network has not"
-    ):  # the other way a channel would be lost
+    with pytest.raises(InputError, match="layers that the new network has not"):  # a channel would be lost
         start_from(clean, tmp_path / "told")
+    save_prior(EDMDenoiser(UNet((2,), (8, 8), (1, 1), 16)), tmp_path / "mri")
+    with pytest.raises(InputError, match="layers that the new network has not"):
+        start_from(d, tmp_path / "mri")
 
 
 def test_it_comes_back_from_disk_as_it_was(tmp_path):
@@ -106,21 +117,54 @@ def test_mixtures_are_clean_pieces_and_the_same_with_noise_at_every_ratio():
 
 
 def test_the_loss_is_that_of_the_posterior_given_what_was_heard():
-    """A denoiser that gives back what it heard has no loss where that was clean."""
+    """A denoiser that gives back half of what it heard has no loss where that was twice as loud."""
 
-    class Echo(Enhancer):
+    class Half(Enhancer):
         def forward(self, x, sigma, beside=None):
-            return frames_of(x).adjoint(beside) if x.ndim == 3 else beside
+            return (frames_of(x).adjoint(beside) if x.ndim == 3 else beside) / 2
 
-    d = Echo(UNet((2,), (8, 8), (1, 1), 16, beside=BESIDE))
-    x, rng = heard(1).repeat(4, 1, 1, 1), torch.Generator().manual_seed(0)
-    loss = SGMSE().loss(d, Batch(torch.cat([x, x], 1), torch.zeros(4)), rng)
-    assert torch.equal(loss, torch.zeros(4))
-    wrong = SGMSE().loss(d, Batch(torch.cat([x, x + 0.1], 1), torch.zeros(4)), rng)
-    assert wrong.shape == (4,) and float(wrong.min()) > 0
+    d = Half(UNet((2,), (8, 8), (1, 1), 16, beside=BESIDE))
+    x = heard(1).repeat(4, 1, 1, 1)
+
+    def loss(y):
+        batch = Batch(torch.cat([x, y], 1), torch.zeros(4))
+        return SGMSE(p_std=0.0, wide=0.0).loss(d, batch, torch.Generator().manual_seed(0))
+
+    assert torch.equal(loss(2 * x), torch.zeros(4))
+    torch.testing.assert_close(loss(0 * x), 5 * x.square().mean((1, 2, 3)))  # lambda(1) = (1 + 0.25) / 0.25
     pair = torch.stack([torch.from_numpy(voice()).float(), torch.randn(16_000)])[None]
     scores = validate_enhancer(d, [pair])
     assert scores == {f"at {snr} dB": pytest.approx(snr, abs=0.3) for snr in (0, 5, 10)}
+
+
+def test_noises_set_aside_are_not_learnt_from(tmp_path):
+    for i in range(8):
+        rng = torch.Generator().manual_seed(i)
+        save(tmp_path / f"in/{i}.wav", voice(seed=i))
+        save(tmp_path / f"noise/{i}.wav", 0.1 * torch.randn(8000 + i, generator=rng).numpy())
+    told = {"validation": (), "clean": (), "noise": False, "mri": False, "speech": True}
+    found = gather([tmp_path / "in"], SGMSE(), None, patch=8, held_out=6, noises=[tmp_path / "noise"], **told)
+    aside = [int(p.stem) for p in found.held if p.parent.name == "noise"]
+    assert len(found.held) == 4 and len(aside) == 2
+    learnt = [len(x) - 8000 for x in found.patches.sounds.all]
+    assert sorted(learnt + aside) == list(range(8))
+    for (pair, _), i in zip(found.shown, aside, strict=True):  # what is short is repeated
+        torch.testing.assert_close(pair[0, 1, : 8000 + i], read_speech(tmp_path / f"noise/{i}.wav"))
+        assert pair.shape == (1, 2, 16_000) and float(pair[0, 1, 8000 + i :].std()) > 0.5
+
+
+@pytest.mark.parametrize("kind", ["Echo", "Mute"])
+def test_what_the_enhancer_says_is_what_comes_back(capsys, inside, kind):
+    """What it heard, or nothing at all: the recording has no other say."""
+    x = voice(1.2) + 0.02 * torch.randn(19_200, generator=torch.Generator().manual_seed(9)).numpy()
+    save("noisy.wav", x, subtype="FLOAT")
+    target = f"prior._target_=speech_parts.{kind}"
+    status, _, err = command(capsys, "speech", "noisy.wav", target, "--samples", "2", "-o", "a.wav")
+    assert status == 0, err
+    found, sigma = soundfile.read("a.wav")[0], json.loads(Path("a.run.json").read_text())["result"]["sigma"]
+    wanted = x if kind == "Echo" else 0 * x
+    assert float(np.abs(found - wanted).max()) < 1e-3
+    assert sigma == pytest.approx(float(np.sqrt(np.square(x - wanted).mean())), rel=0.02, abs=1e-3)
 
 
 def test_the_commands_learn_it_and_restore_with_it(capsys, inside, monkeypatch):
@@ -157,4 +201,7 @@ def test_the_commands_learn_it_and_restore_with_it(capsys, inside, monkeypatch):
     bad(capsys, "learn", "in", "--noises", "noise", "-o", "q", said="learnt from together", status=2)
     bad(capsys, "learn", "in", "--speech", "--objective", "sgmse", "-o", "q", said="learnt from together", status=2)
     bad(capsys, *learn, "--objective", "dsm", "-o", "q", said="learnt from together", status=2)
+    bad(capsys, *learn, "--noise-only", "-o", "q", said="got sgmse, no speech and noises", status=2)
+    save("noise/9.wav", voice(seed=9))
+    bad(capsys, *learn, "-o", "p", said="noise recordings", status=2)
     bad(capsys, *learn[:3], "--noises", "nowhere", "-o", "q", said="nowhere", status=2)

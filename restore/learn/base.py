@@ -49,7 +49,7 @@ class Objective(ABC):
         for_samplers: whether it learns levels enough for a sampler, or only to denoise pictures like these.
         learns_score: whether what is learnt is the score of noisy pictures (`restore.denoisers.score`).
         serves: the types of noise it is for, `rho` of `Var[y | x] = phi x^rho`; `None`: any.
-        needs_noises: whether it learns from clean speech with recorded noises on top.
+        needs_recorded_noise: whether it learns from clean speech with recorded noises on top.
         one_law: whether it knows a single `phi`, the same for all pictures.
         rho: not 0: what is learnt acts on pictures in `restore.denoisers.variable.Variable(rho)`.
     """
@@ -61,7 +61,7 @@ class Objective(ABC):
     for_samplers: ClassVar[bool] = True
     learns_score: ClassVar[bool] = False
     serves: ClassVar[tuple[float, ...] | None] = (0.0,)
-    needs_noises: ClassVar[bool] = False
+    needs_recorded_noise: ClassVar[bool] = False
     one_law: ClassVar[bool] = False
     rho: float = 0.0
 

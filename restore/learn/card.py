@@ -30,8 +30,8 @@ std of the noise of a sample. Validation: SI-SDR of recordings out of white nois
     if run.get("noises"):
         what = f"""A denoiser of speech that is given the noisy recording besides (SGMSE+), for noises like those
 that it was trained on: `restore speech noisy.wav --prior {folder.name}`. Frames of 16 kHz, windows of 510 samples
-every 128; the rms of a recording is 1. Validation: SI-SDR of the posterior mean of recordings set aside in
-noises set aside, by SNR."""
+every 128; the rms of a recording is 1. Validation: SI-SDR of the posterior mean of recordings in recorded
+noise, by SNR."""
     if "data_noise" in run:
         told = run["data_noise"]
         level = (

@@ -78,9 +78,9 @@ def gather(
         shown = [(x, 0.0) for x in (load_shown(held) if held else [])]
     elif noises:
         sounds = find_files(noises, AUDIO, kind)
-        aside = spread_out(sounds, held_out)
+        aside = spread_out(sounds, held_out) if held else []
         patches, pairs = mixtures(others, held, [p for p in sounds if p not in aside], aside, patch)
-        shown = [(pair, 0.0) for pair in pairs]
+        held, shown = [*held, *aside], [(pair, 0.0) for pair in pairs]
     elif speech:
         patches = Utterances(load_speech(others, longest(patch)), patch)
         shown = [(x[None, None, :SHOWN], 0.0) for x in (load_speech(held) if held else [])]

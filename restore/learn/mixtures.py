@@ -20,16 +20,17 @@ MIXED = (-5.0, 20.0)  # dB, of speech to noise
 
 
 class Mixtures(Utterances):
-    """Clean pieces and the same in recorded noise, at any signal-to-noise ratio of `MIXED` alike.
+    """Clean pieces and the same in recorded noise, all ratios of `MIXED` alike, of whole recordings; the loudness of
+    the piece changes them further.
 
     Args:
-        recordings, noises: as `load_speech` gives them.
+        recordings, sounds: speech and noise, as `load_speech` gives them.
         frames: of a piece.
     """
 
-    def __init__(self, recordings: Sequence[Tensor], noises: Sequence[Tensor], frames: int):
+    def __init__(self, recordings: Sequence[Tensor], sounds: Sequence[Tensor], frames: int):
         super().__init__(recordings, frames)
-        self.sounds = Utterances(noises, frames, gain=0.0)
+        self.sounds = Utterances(sounds, frames, gain=0.0)
 
     def batch(self, count: int, rng: torch.Generator) -> Batch:
         """Frames `(count, 4, 256, N)`: two channels of the clean piece, two of the noisy one."""
@@ -54,9 +55,10 @@ def mixtures(
         return patches, []
     noises, pairs = load_speech(held_sounds) if held_sounds else patches.sounds.all, []
     for i, x in enumerate(load_speech(held)):
-        n = noises[i % len(noises)]
-        T = min(len(x), len(n), SHOWN)
-        pairs.append(torch.stack([x[:T], n[:T]])[None])
+        n, x = noises[i % len(noises)], x[:SHOWN]
+        pair = torch.stack([x, n.repeat(-(-len(x) // len(n)))[: len(x)]])
+        if bool((pair.square().mean(1) > SILENT**2).all()):
+            pairs.append(pair[None])
     return patches, pairs
 
 
@@ -67,7 +69,7 @@ def validate_enhancer(enhancer: Enhancer, pairs: Sequence[Tensor]) -> dict[str, 
         clean, noise = pair[:, :1], pair[:, 1:]
         start = enhancer.sigma_max * torch.randn(clean.shape, generator=torch.Generator().manual_seed(i)).to(clean)
         for snr in SNRS:
-            y = clean + float(clean.std() / noise.std().clamp(min=SILENT)) * 10 ** (-snr / 20) * noise
+            y = clean + float(clean.std() / noise.std()) * 10 ** (-snr / 20) * noise
             with torch.no_grad():
                 estimate = enhancer(start, enhancer.sigma_max, frames_of(y).forward(y))
             score = si_sdr(estimate[0, 0].cpu().double().numpy(), clean[0, 0].cpu().double().numpy())

@@ -26,7 +26,7 @@ class SGMSE(DSM):
     """Mean over numbers of `lambda(sigma) (D(x0 + sigma n, sigma; y) - x0)^2`; a batch is `x0` and then `y`, in
     channels."""
 
-    needs_noises: ClassVar[bool] = True
+    needs_recorded_noise: ClassVar[bool] = True
 
     p_mean: float = 0.0
     p_std: float = 1.5

@@ -45,7 +45,7 @@ def read_speech(path: Path) -> Tensor:
     except ImportError as error:
         seen, cure = "audio, and soundfile is not installed", "install it: pip install 'restore-posterior[audio]'"
         raise InputError(path, seen, "soundfile to read it", cure) from error
-    wanted = f"a recording of clean speech at {RATE} Hz or more"
+    wanted = f"a recording at {RATE} Hz or more"
     try:
         values, rate = soundfile.read(path, dtype="float64", always_2d=True)
     except (OSError, RuntimeError) as error:  # what soundfile raises is a RuntimeError

@@ -53,10 +53,11 @@ def check_fits(
     for special, words in ((noise, "recordings of noise alone"), (speech, "recordings of speech")):
         if special and (law is not None or not objective.supervised):
             raise ValueError(f"{words} are learnt by dsm, without a noise of their own; got {name}")
-    if objective.needs_noises != bool(noises) or (noises and (noise or not speech)):
+    if objective.needs_recorded_noise != bool(noises) or (noises and (noise or not speech)):
         raise ValueError(
             "clean speech and recorded noises are learnt from together, by sgmse: `restore learn speech/ --speech "
-            f"--noises noises/`; got {name}, {'' if speech else 'no '}speech and {'' if noises else 'no '}noises"
+            f"--noises noises/`; got {name}, {'no speech' if noise or not speech else 'speech'} and "
+            f"{'' if noises else 'no '}noises"
         )
     if mri and (clean or not objective.for_samplers or (isinstance(law, Tweedie) and law.rho)):
         raise ValueError(

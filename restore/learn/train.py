@@ -159,8 +159,8 @@ def learn(
     if noisy:
         told = str(data_noise) if isinstance(data_noise, Tweedie) else data_noise
         run |= {"noisy pictures": sum(p.is_floating_point() for p in patches.all), "data_noise": told}
-    if noises:
-        run["noises"] = [str(folder) for folder in noises]
+    if isinstance(patches, Mixtures):
+        run |= {"noises": [str(folder) for folder in noises], "noise recordings": len(patches.sounds.all)}
     if files is not None:
         run["files"] = files
     if clean:
@@ -227,7 +227,7 @@ def learn(
                 log.info("saved %s at step %d of %d", out, trainer.done, steps)
                 raise KeyboardInterrupt
     average.load_state_dict(trainer.average)
-    if noises:
+    if isinstance(average, Enhancer):
         return out
     if isinstance(patches, Utterances) and isinstance(average, SpeechDenoiser):
         save_table(table_of_errors(average, patches, where, seed), out)

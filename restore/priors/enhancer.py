@@ -8,7 +8,7 @@ Models* (SGMSE+), IEEE/ACM TASLP 2023. Its diffusion drifts from the clean towar
 Given `y`, `(x_t - (1 - e^(-theta t)) y) e^(theta t) = x0 + e^(theta t) sigma_t n`: it is the diffusion of all other
 priors here, at the level `e^(theta t) sigma_t`, in coordinates that move with `y`, and its score is that of this one
 times `e^(theta t)`. So what is learnt is a denoiser like another, of `p(x0 | y)` in place of `p(x0)`, and every sampler
-draws from it, told nothing of the data besides: their noise is taken to be endless.
+draws from it in a problem in which nothing was measured.
 
 Departures: levels and ladders are those of the other priors, so the drift `theta` and the schedule are gone; frames are
 as they are, with the preconditioning of `SpeechDenoiser`, and only the `y` that the network sees is compressed by the
@@ -30,7 +30,7 @@ class Enhancer(SpeechDenoiser):
     and a network with `BESIDE` channels beside."""
 
     def given(self, y: Tensor) -> Given:
-        """The denoiser of speech that was heard as the frames `y`, `(1, 2, 256, N)`, in units of the prior."""
+        """The denoiser of speech that was heard as the frames `y`, `(1 or B, 2, 256, N)`, in units of the prior."""
         return Given(self, y)
 
     def forward(self, x: Tensor, sigma: Tensor | float, beside: Tensor | None = None) -> Tensor:

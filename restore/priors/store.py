@@ -57,7 +57,7 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
         denoiser = (speech if "rate" in config else EDMDenoiser)(network, **config["denoiser"])
         denoiser.rho = float(config.get("rho", 0))
         units = config["units"]
-        prior = denoiser if network.beside == BESIDE else Rescaled(denoiser, units["scale"], units["shift"])
+        prior = denoiser if isinstance(denoiser, Enhancer) else Rescaled(denoiser, units["scale"], units["shift"])
     except (KeyError, TypeError, ValueError) as error:
         seen, cure = f"it does not describe a prior ({error})", "train it again, or copy config and weights together"
         raise InputError(folder / CONFIG, seen, "network, denoiser and units", cure) from error
@@ -147,8 +147,8 @@ def read_errors(path: Path) -> ErrorTable:
 
 def start_from(denoiser: EDMDenoiser, name: str | Path) -> None:
     """Give a new denoiser the weights of a prior. Blocks that the prior has not stay as they were made, which changes
-    nothing that comes out; channels that the prior does not see begin without a say; ends for other numbers of channels
-    are left.
+    nothing that comes out; channels that a prior on speech does not see begin without a say; ends for other numbers of
+    channels are left.
 
     Raises:
         InputError: no such prior, or its layers are not among those of the denoiser.
@@ -160,7 +160,8 @@ def start_from(denoiser: EDMDenoiser, name: str | Path) -> None:
         if k in own or not k.startswith(("network.stems", "network.heads", "spread"))
     }
     for k, v in weights.items():
-        if k.startswith("network.stems") and k.endswith("weight") and own[k].shape[1] > v.shape[1]:
+        grown = k.startswith("network.stems") and k.endswith("weight") and own[k].shape[1] > v.shape[1]
+        if grown and "spread" in weights:  # of speech
             weights[k] = torch.cat([v, v.new_zeros(len(v), own[k].shape[1] - v.shape[1], *v.shape[2:])], 1)
     wrong = [k for k, v in weights.items() if k not in own or own[k].shape != v.shape]
     if wrong:
