@@ -69,6 +69,7 @@ ROWS = {
     "noise2score published": "Noise2Score, published estimator",
     "noise2score shifted": "**Noise2Score, shifted estimator**",
     "blind shifted": "blind Noise2Score, level known",
+    "blind level": "blind Noise2Score, level estimated",
     "blind estimated": "blind Noise2Score, type and level estimated",
     "one_shot": "SURE / PURE",
     "gr2r": "GR2R, split at random",
@@ -200,13 +201,17 @@ def score_estimates(prior: Denoiser, noise: NoiseModel, blind: bool) -> dict[str
     """Estimators of one trained score: name, and noisy picture in `[0, 1]` to estimate."""
     network = ScoreNetwork(prior)
 
-    def estimated(y: Tensor) -> Tensor:
-        law = estimate_law([y[0].numpy()])
+    def estimated(y: Tensor, rho: float | None = None) -> Tensor:
+        law = estimate_law([y[0].numpy()], rho)
         assert law is not None
         return network.denoise(y.clamp(min=0) if law.rho else y, law)
 
     if blind:
-        return {"blind shifted": lambda y: network.denoise(y, noise), "blind estimated": estimated}
+        return {
+            "blind shifted": lambda y: network.denoise(y, noise),
+            "blind level": lambda y: estimated(y, prior.rho),  # of the noise it was trained on, as the command does
+            "blind estimated": estimated,
+        }
     return {
         "noise2score published": lambda y: network.denoise(y, noise, form="published"),
         "noise2score shifted": lambda y: network.denoise(y, noise),
