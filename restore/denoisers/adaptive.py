@@ -1,8 +1,9 @@
 """Which noise, and how strong? The member of the Tweedie family, `Var[y | x] = phi x^rho`, from noisy pictures.
 
 `estimate_law` (ours; the default) needs the pictures alone: blocks of eight pixels, the variance of the noise in each
-after a mask that removes planes and straight edges (Immerkaer, *Fast Noise Variance Estimation*, CVIU 1996), and the
-power of their brightness with which the variance of the quietest grows. Texture can only add variance, hence these.
+after a mask that removes what is smooth along rows or columns, and the power of their brightness with which the
+variance of the quietest grows. Texture can only add variance, hence these. The mask is Immerkaer's (*Fast Noise
+Variance Estimation*, CVIU 1996), applied twice: on pictures to learn from it misses levels by a sixth to a third less.
 
 `law_from_score` is the method of Kim, Kwon and Ye (CVPR 2022), which looks at how the score changes where a little
 noise is added to `y`; its levels are medians that take most pixels to lie in flat places.
@@ -29,7 +30,7 @@ BINS = 10  # of brightness
 DIM = 0.02  # of the brightest block: relative brightness is not known below
 # Of the blocks. In flat blocks of white noise these quantiles of the estimated variance are that much of the true one.
 TYPE_QUANTILE = 0.1
-LEVEL_QUANTILE, LEVEL_SHARE = 0.05, 0.551
+LEVEL_QUANTILE, LEVEL_SHARE = 0.05, 0.457
 FEWEST = 4 * BINS  # blocks
 
 
@@ -74,12 +75,11 @@ def estimate_law(
 def _blocks(plane: np.ndarray, limits: tuple[float, float] | None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of the noise of each block, `(n,)`."""
     y = plane.astype(np.float64)
-    inside = y[1:-1, 1:-1]
+    inside = y[2:-2, 2:-2]
     height, width = (n - n % BLOCK for n in inside.shape)
     if not (height and width):
         return np.empty(0), np.empty(0)
-    rows = y[:-2] - 2 * y[1:-1] + y[2:]
-    residual = (rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]) / 6  # white noise keeps its variance
+    residual = np.diff(np.diff(y, 4, 0), 4, 1) / 70  # white noise keeps its variance
 
     def per_block(values: np.ndarray) -> np.ndarray:
         cut = values[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK)
