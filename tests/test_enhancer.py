@@ -3,15 +3,19 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from cli_parts import bad, command
+from speech_parts import Echo, Mute, Speech
 from test_speech_learning import save, voice
 
+from operators.base import Identity
 from operators.diagonal import Diagonal
 from operators.noise import Gaussian
+from operators.stft import STFT
 from restore.core import restore
 from restore.errors import InputError
 from restore.learn import train
@@ -29,6 +33,8 @@ from restore.problem import Problem
 from restore.samplers.ddrm import DDRM
 from restore.samplers.diffpir import DiffPIR
 from restore.samplers.moment_matching import MomentMatching
+from restore.speech import EM_DRAWS, LISTENINGS, _with_noise_found
+from restore.speech_pose import local, steady_noise
 
 soundfile = pytest.importorskip("soundfile")
 FEW = ["--steps", "2", "--batch", "2", "--patch", "8"]
@@ -170,6 +176,20 @@ def test_what_the_enhancer_says_is_what_comes_back(capsys, inside, monkeypatch, 
     assert sigma == pytest.approx(float(np.sqrt(np.square(x - wanted).mean())), rel=0.02, abs=1e-3)
 
 
+def test_as_a_prior_on_noise_it_has_half_a_say():
+    """The logarithm of the variance is half way from that of what it leaves to that of the noise near by."""
+    S = STFT(96_000)
+    Y = S(torch.randn(1, 1, 96_000, generator=torch.Generator().manual_seed(0)))
+    problem, found = Problem(Y, Identity(S.oshape), steady_noise(Y)), {}
+    for name, ear in (("near", None), ("mute", Mute()), ("echo", Echo())):
+        tools = SimpleNamespace(prior=Speech(), sampler=DDRM(steps=3), noise_prior=ear)
+        told, calls, _ = _with_noise_found(problem, tools, 0, 0)
+        found[name] = told.noise.variance
+        assert calls == 3 * (LISTENINGS + (EM_DRAWS if ear else 0))
+    torch.testing.assert_close(found["mute"], (found["near"] * local(Y).variance).sqrt(), rtol=1e-3, atol=0)
+    assert float(found["echo"].max()) < 1e-2 * float(found["near"].min())
+
+
 def test_the_commands_learn_it_and_restore_with_it(capsys, inside, monkeypatch):
     monkeypatch.setattr(train, "learn", partial(train.learn, widths=(8, 8), blocks=(1, 1)))
     for i in range(5):
@@ -177,7 +197,7 @@ def test_the_commands_learn_it_and_restore_with_it(capsys, inside, monkeypatch):
         save(f"noise/{i}.wav", 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(i)).numpy())
     learn = ["learn", "in", "--speech", "--noises", "noise", *FEW]
     status, out, err = command(capsys, *learn, "-o", "p")
-    assert (status, out) == (0, "wrote p; use it with restore speech --prior p\n"), err
+    assert (status, out) == (0, "wrote p; use it with restore speech --noise-prior p\n"), err
     card = Path("p/README.md").read_text()
     assert "given the noisy recording besides (SGMSE+)" in card and "| noises | ['noise'] |" in card
     assert "| at 5 dB |" in card
@@ -186,6 +206,8 @@ def test_the_commands_learn_it_and_restore_with_it(capsys, inside, monkeypatch):
     status, out, err = command(capsys, "speech", "noisy.wav", "--prior", "p", "--samples", "2", "-o", "a.wav")
     assert status == 0, err
     assert "whatever is no speech, as the prior has learnt" in out and "data fit" not in out and "of full scale" in out
+    status, out, err = command(capsys, "speech", "noisy.wav", "--noise-prior", "p", "--steps", "2", "-o", "n.wav")
+    assert status == 0 and "knows it, found with the speech" in out and "data fit" in out, err
     command(capsys, "speech", "noisy.wav", "--prior", "p", "--samples", "2", "-o", "b.wav")
     assert Path("a.wav").read_bytes() == Path("b.wav").read_bytes()
     for words in (["--task", "gap"], ["--noise", "0.1"], ["em_rounds=2"]):

@@ -73,7 +73,8 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
         )
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(str(error)) from error
-    uses = {"restore mri --prior": options.mri, "restore speech --noise-prior": options.speech and options.noise_only}
+    of_noise = options.noise_only or options.noises
+    uses = {"restore mri --prior": options.mri, "restore speech --noise-prior": options.speech and of_noise}
     uses |= {"restore speech --prior": options.speech, "--noise-prior": options.noise_only, "--prior": True}
     use = next(words for words, chosen in uses.items() if chosen)
     print(f"wrote {out}; use it with {use} {out}")

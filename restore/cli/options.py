@@ -207,9 +207,9 @@ def _denoise(p: Parser) -> None:
     _noise_prior(p)
 
 
-def _noise_prior(p: Parser, learnt: str = "") -> None:
+def _noise_prior(p: Parser) -> None:
     p.add_argument("--noise-prior", metavar="PATH", help="the noise has a structure, which this folder knows "
-                   f"(`restore learn{learnt} --noise-only`); --noise is then the white noise besides it")  # fmt: skip
+                   "(`restore learn --noise-only`); --noise is then the white noise besides it")  # fmt: skip
 
 
 def _inpaint(p: Parser) -> None:
@@ -317,7 +317,8 @@ def _speech(p: Parser) -> None:
     p.add_argument("--clip", type=level, metavar="L", help="level of clipping, full scale being 1 (default: found)")
     p.add_argument("--cutoff", type=rate, metavar="HZ", help="where the band ends (default: found)")
     p.add_argument("--response", metavar="FILE", help="a recording of the room's response, for dereverb")
-    _noise_prior(p, " --speech")
+    p.add_argument("--noise-prior", metavar="PATH", help="the noise is of a kind that this folder knows "
+                   "(`restore learn --speech --noises sounds/`, or --noise-only)")  # fmt: skip
     _drawing(p)
     p.add_argument("--jobs", type=count, default=1, metavar="N", help="recordings at a time, one thread each")
     p.add_argument("--ref", metavar="TRUTH", help="the clean recording or folder, to print SI-SDR, and PESQ and ESTOI "

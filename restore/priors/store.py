@@ -39,7 +39,8 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
     """The prior of that name or folder, in `[0, 1]` units, ready for inference (weights frozen, on the CPU).
 
     Args:
-        noise: whether a prior on signed noise is wanted, learnt on recordings of noise alone, or one on pictures.
+        noise: whether a prior on signed noise is wanted, learnt on recordings of noise alone, or one on pictures. An
+            `Enhancer` is given as either.
 
     Raises:
         InputError: no such name or folder, it is a prior on the other of the two, or its files are missing, damaged,
@@ -47,10 +48,6 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
     """
     folder = find_prior(name)
     config = read_config(folder / CONFIG)
-    if config.get("noise", False) != noise:
-        kinds = ("a prior on pictures", "a prior on noise")
-        cure = "learn one by `restore learn recordings/ --noise-only`" if noise else "give it as --noise-prior"
-        raise InputError(folder, kinds[not noise], kinds[noise], cure)
     try:
         network = UNet(**config["network"])
         speech = Enhancer if network.beside == BESIDE else SpeechDenoiser
@@ -61,6 +58,10 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
     except (KeyError, TypeError, ValueError) as error:
         seen, cure = f"it does not describe a prior ({error})", "train it again, or copy config and weights together"
         raise InputError(folder / CONFIG, seen, "network, denoiser and units", cure) from error
+    if config.get("noise", False) != noise and not isinstance(denoiser, Enhancer):  # which is both
+        kinds = ("a prior on pictures", "a prior on noise")
+        cure = "learn one by `restore learn recordings/ --noise-only`" if noise else "give it as --noise-prior"
+        raise InputError(folder, kinds[not noise], kinds[noise], cure)
     weights = read_weights(folder / WEIGHTS)
     check_fit(weights, denoiser.state_dict(), folder)
     denoiser.load_state_dict(weights)

@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--noise", default="noise/test", help="noises, in it")
     parser.add_argument("--prior", default="speech-16k")
     parser.add_argument("--noise-prior", help="folder of a prior on noises, for another row")
-    parser.add_argument("--enhancer", help="folder of what `restore learn --speech --noises` wrote, for another row")
+    parser.add_argument("--enhancer", help="folder of what `restore learn --speech --noises` wrote, for other rows")
     parser.add_argument("--cases", help="comma-separated beginnings of their names: noise, gap_20, clip, band, room")
     parser.add_argument("--files", type=int, help="recordings, for a quick look")
     parser.add_argument("--work", type=Path, default=Path("outputs/bench/speech"))
@@ -265,7 +265,8 @@ def main() -> None:
     learnt = {"restore speech, noise learnt": ["--noise-prior", args.noise_prior]} if args.noise_prior else {}
     if args.enhancer:
         folder = str(find_prior(args.enhancer).absolute())
-        learnt["restore speech, supervised (SGMSE+)"] = ["--prior", folder]
+        learnt["restore speech, noise as SGMSE+ hears it"] = ["--noise-prior", folder]
+        learnt["SGMSE+, supervised"] = ["--prior", folder]
     parts = []
     for case in cases(noises, response, room):
         if args.cases is None or case.name.startswith(tuple(args.cases.split(","))):
