@@ -21,7 +21,7 @@ from restore.errors import InputError
 from restore.learn import train
 from restore.learn.base import Batch
 from restore.learn.material import gather
-from restore.learn.mixtures import Mixtures, validate_enhancer
+from restore.learn.mixtures import BAND_STD, Mixtures, validate_enhancer
 from restore.learn.sgmse import SGMSE
 from restore.learn.speech import read_speech
 from restore.priors.base import Denoiser, per_row
@@ -120,6 +120,23 @@ def test_mixtures_are_clean_pieces_and_the_same_with_noise_at_every_ratio():
     snr = 10 * (0.25 / noise).log10()  # the noise of a number in frames has half the std of that of a sample
     assert float(snr.min()) == pytest.approx(-5, abs=1) and float(snr.max()) == pytest.approx(20, abs=1)
     assert float(snr.median()) == pytest.approx(7.5, abs=4)
+
+
+def test_noises_are_heard_two_at_a_time_through_an_equaliser():
+    t, rng = torch.arange(40_000) / 16_000, torch.Generator().manual_seed(0)
+    tones = [(2**0.5 * torch.sin(2 * torch.pi * f * t)) for f in (500, 6000)]
+    heard = Mixtures(tones, tones, 60).ambience(200, rng)
+    power = torch.fft.rfft(torch.hann_window(heard.shape[-1]) * heard).abs().square().flatten(0, 1)
+    edge = power.shape[1] * 3000 // 8000
+    ratio = 10 * (power[:, :edge].sum(1) / power[:, edge:].sum(1)).log10()
+    two = ratio.abs() < 40  # the others are of one tone
+    assert 0.35 < float(two.float().mean()) < 0.65
+    torch.testing.assert_close(heard[two].square().mean((1, 2)), torch.ones(int(two.sum())), rtol=0.1, atol=0)
+    hiss = [torch.randn(400_000, generator=rng)]
+    white = torch.fft.rfft(Mixtures(hiss, hiss, 60).ambience(200, rng)).abs().square().flatten(0, 1)
+    bands = 10 * torch.stack([b.mean(1) for b in white.chunk(20, 1)]).log10()
+    assert float(bands.std(0).mean()) == pytest.approx(2**0.5 * BAND_STD, rel=0.15)
+    assert float(bands.mean(1).std()) < 2, "on the whole it prefers none"
 
 
 def test_the_loss_is_that_of_the_posterior_given_what_was_heard():
