@@ -48,10 +48,6 @@ from restore.tiles import Span
 LISTENINGS = 2
 # Draws in each round of EM, and of an enhancer.
 EM_DRAWS = 2
-# Variance of the noise that a sampler is told, to that found: with 1 draws follow the data closer than the noise found
-# allows, by a tenth to a fifth of its std; so they leave as much as they should. Chosen on sentences of the validation
-# set in noises of the training set.
-TOLD_TO_FOUND = 1.6
 
 
 @dataclass(frozen=True)
@@ -146,14 +142,11 @@ def _channel(
     chunks = -(-request.draws // chunk)
     calls = iter(range(1, 1 << 30))
     seed, nfe, seconds = request.settings["seed"], 0.0, 0.0
-    told = problem
     try:
         if isinstance(problem.noise, Stationary):
             problem, nfe, seconds = _with_noise_found(problem, tools, request.settings["em_rounds"], seed)
-            assert isinstance(problem.noise, Coloured)
-            told = Problem(problem.y, problem.operator, Varying(TOLD_TO_FOUND * problem.noise.variance))
         result = restore(
-            told,
+            problem,
             prior,
             tools.sampler,
             num_samples=request.draws,
@@ -171,7 +164,7 @@ def _channel(
     sigma = _sigma(problem)
     if isinstance(prior, Given):
         sigma, fit = _rms(Y - result.mean), None
-    elif isinstance(problem.noise, Coloured):  # all in all: one by one, the faintest would decide
+    elif isinstance(problem.noise, Varying):  # all in all: one by one, the faintest would decide
         fit = _rms(problem.y - result.samples) / sigma
     else:
         redundant = problem.operator.oshape == frames.oshape

@@ -131,7 +131,7 @@ def test_noises_are_heard_two_at_a_time_through_an_equaliser():
     ratio = 10 * (power[:, :edge].sum(1) / power[:, edge:].sum(1)).log10()
     two = ratio.abs() < 40  # the others are of one tone
     assert 0.35 < float(two.float().mean()) < 0.65
-    torch.testing.assert_close(heard[two].square().mean((1, 2)), torch.ones(int(two.sum())), rtol=0.1, atol=0)
+    assert float(((heard[two].square().mean((1, 2)) - 1).abs() < 0.01).float().mean()) > 0.8
     hiss = [torch.randn(400_000, generator=rng)]
     white = torch.fft.rfft(Mixtures(hiss, hiss, 60).ambience(200, rng)).abs().square().flatten(0, 1)
     bands = 10 * torch.stack([b.mean(1) for b in white.chunk(20, 1)]).log10()
