@@ -1,7 +1,7 @@
 """Clean speech in recorded noise, to learn from and to validate on (`restore.learn.sgmse`).
 
-Recordings of noise are few, and a network soon knows them by heart: of 25 ambiences of 25 s it was worse on others
-after 4000 steps than after 2000. So a piece of one is heard with a quieter piece of another, through an equaliser.
+Recordings of noise are few: a piece of one is heard with a quieter piece of another, through an equaliser, so that
+none is heard twice alike.
 """
 
 from __future__ import annotations
