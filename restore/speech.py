@@ -36,7 +36,7 @@ from restore.speech_pose import (
     REDUNDANCY,
     few_sounds,
     local,
-    noise_as_told,
+    noise_as_heard,
     noise_between_words,
     noise_from_moment_to_moment,
     pose,
@@ -136,7 +136,7 @@ def _channel(
     problem = Problem(problem.y.to(tools.device), problem.operator.to(tools.device), problem.noise)
     prior, Y = tools.prior, problem.y
     if isinstance(prior, Enhancer):
-        prior, problem = _told(prior, Y)
+        prior, problem = _enhancing(prior, Y)
     key = int(prepared.sha256[:8], 16)
     chunk = max(1, PIXELS_AT_ONCE // (frames.oshape[1] * frames.oshape[2]))
     chunks = -(-request.draws // chunk)
@@ -180,7 +180,7 @@ def _channel(
     )
 
 
-def _told(enhancer: Enhancer, Y: Tensor) -> tuple[Given, Problem]:
+def _enhancing(enhancer: Enhancer, Y: Tensor) -> tuple[Given, Problem]:
     """What to draw from: a prior that is the posterior, and that nothing else was measured."""
     return enhancer.given(Y), Problem(0 * Y, Diagonal(0 * Y[0]), Gaussian(1.0))
 
@@ -203,8 +203,8 @@ def _with_noise_found(problem: Problem, tools: Tools, rounds: int, seed: int) ->
     found: NoiseModel = near
     calls = LISTENINGS
     if isinstance(tools.noise_prior, Enhancer):
-        given, unmeasured = _told(tools.noise_prior, y)
-        found = noise_as_told(y, draw(unmeasured, given, num_samples=EM_DRAWS).samples, near)
+        given, unmeasured = _enhancing(tools.noise_prior, y)
+        found = noise_as_heard(y, draw(unmeasured, given, num_samples=EM_DRAWS).samples, near)
         calls += EM_DRAWS
     elif tools.noise_prior is not None:
         prior = Beyond(Rescaled(tools.noise_prior, 1 / _sigma(Problem(y, A, between))), tools.prior.sigma_max)

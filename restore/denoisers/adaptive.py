@@ -3,7 +3,7 @@
 `estimate_law` (ours; the default) needs the pictures alone: blocks of eight pixels, the variance of the noise in each
 after a mask that removes what is smooth along rows or columns, and the power of their brightness with which the
 variance of the quietest grows. Texture can only add variance, hence these. The mask is Immerkaer's (*Fast Noise
-Variance Estimation*, CVIU 1996), applied twice: on pictures to learn from it misses levels by a sixth to a third less.
+Variance Estimation*, CVIU 1996), applied twice, which most texture passes less.
 
 `law_from_score` is the method of Kim, Kwon and Ye (CVPR 2022), which looks at how the score changes where a little
 noise is added to `y`; its levels are medians that take most pixels to lie in flat places.
