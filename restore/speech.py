@@ -27,9 +27,10 @@ from restore.engine import PIXELS_AT_ONCE, Progress, part_of
 from restore.errors import InputError
 from restore.jobs import Tools
 from restore.priors.base import Beyond, Rescaled
-from restore.priors.enhancer import Enhancer, Given
+from restore.priors.enhancer import Enhancer, NoiseHeard
 from restore.problem import Problem
 from restore.samplers.base import SamplerError
+from restore.samplers.ddrm import DDRM
 from restore.scan_workshop import Workshop
 from restore.speech_damage import HOP, RATE, SpeechRequest
 from restore.speech_pose import (
@@ -46,8 +47,10 @@ from restore.tiles import Span
 
 # Draws by which the noise between words is found, one after the other, each in the noise that the one before left.
 LISTENINGS = 2
-# Draws in each round of EM, and of an enhancer.
+# Draws in each round of EM, and of the noise that an enhancer hears.
 EM_DRAWS = 2
+# By which these are drawn; `configs/recipe/enhancer_ddrm.yaml` is the same for an enhancer by itself.
+HEARING = DDRM(steps=7)
 
 
 @dataclass(frozen=True)
@@ -157,19 +160,19 @@ def _channel(
             callback=lambda step, steps, sigma, x: progress(next(calls) / (steps * chunks)),
         )
     except SamplerError as error:
-        cure = "try another --sampler" + (", or --noise" if not isinstance(prior, Given) else "")
+        cure = "try another --sampler" + (", or --noise" if not isinstance(prior, NoiseHeard) else "")
         where = f"{start / RATE:.1f} to {stop / RATE:.1f} s"
         raise InputError(prepared.job.source, f"{where}: {error}", "numbers that stay finite", cure) from error
     fit: float | None
-    sigma = _sigma(problem)
-    if isinstance(prior, Given):
-        sigma, fit = _rms(Y - result.mean), None
+    sigma, speech = _sigma(problem), result.samples
+    if isinstance(prior, NoiseHeard):
+        sigma, fit, speech = _rms(result.mean), None, Y - result.samples
     elif isinstance(problem.noise, Varying):  # all in all: one by one, the faintest would decide
         fit = _rms(problem.y - result.samples) / sigma
     else:
         redundant = problem.operator.oshape == frames.oshape
         fit = float(result.residual().double().square().mean().sqrt()) * math.sqrt(REDUNDANCY if redundant else 1)
-    drawn = frames.adjoint(result.samples)[:, 0, before:].cpu().numpy() * scale
+    drawn = frames.adjoint(speech)[:, 0, before:].cpu().numpy() * scale
     return drawn.astype(np.float32), Told(
         empty=False,
         data_fit=fit,
@@ -180,9 +183,9 @@ def _channel(
     )
 
 
-def _enhancing(enhancer: Enhancer, Y: Tensor) -> tuple[Given, Problem]:
-    """What to draw from: a prior that is the posterior, and that nothing else was measured."""
-    return enhancer.given(Y), Problem(0 * Y, Diagonal(0 * Y[0]), Gaussian(1.0))
+def _enhancing(enhancer: Enhancer, Y: Tensor) -> tuple[NoiseHeard, Problem]:
+    """What to draw the noise from: a prior that is the posterior, and that nothing else was measured."""
+    return enhancer.noise_in(Y), Problem(0 * Y, Diagonal(0 * Y[0]), Gaussian(1.0))
 
 
 def _with_noise_found(problem: Problem, tools: Tools, rounds: int, seed: int) -> tuple[Problem, float, float]:
@@ -190,7 +193,7 @@ def _with_noise_found(problem: Problem, tools: Tools, rounds: int, seed: int) ->
     the prior that took, and the seconds.
 
     A prior tells how strong the noise is from moment to moment: by a draw of it, to which the speech is a noise of the
-    variances of a draw; an enhancer by what its draws leave.
+    variances of a draw; an enhancer by draws of the noise.
     """
     start, y, A = time.perf_counter(), problem.y, problem.operator
     assert isinstance(problem.noise, Stationary)
@@ -201,20 +204,21 @@ def _with_noise_found(problem: Problem, tools: Tools, rounds: int, seed: int) ->
         between = noise_between_words(y, x, first)
     near = noise_from_moment_to_moment(y, x, first, between)
     found: NoiseModel = near
-    calls = LISTENINGS
+    nfe = LISTENINGS * tools.sampler.steps
     if isinstance(tools.noise_prior, Enhancer):
-        given, unmeasured = _enhancing(tools.noise_prior, y)
-        found = noise_as_heard(y, draw(unmeasured, given, num_samples=EM_DRAWS).samples, near)
-        calls += EM_DRAWS
+        heard, unmeasured = _enhancing(tools.noise_prior, y)
+        draws = restore(unmeasured, heard, HEARING, num_samples=EM_DRAWS, seed=seed).samples
+        found = noise_as_heard(draws, near)
+        nfe += EM_DRAWS * HEARING.steps
     elif tools.noise_prior is not None:
         prior = Beyond(Rescaled(tools.noise_prior, 1 / _sigma(Problem(y, A, between))), tools.prior.sigma_max)
         found = local(draw(Problem(y, A, local(x)), prior).samples)
-        calls += 1
+        nfe += tools.sampler.steps
     elif rounds:
         start_of_em = Problem(y, A, few_sounds(between, y.shape[-1], seed))
         found = fit_noise(start_of_em, tools.prior, tools.sampler, rounds=rounds, num_samples=EM_DRAWS, seed=seed)[-1]
-        calls += rounds * EM_DRAWS
-    return Problem(y, A, found), calls * tools.sampler.steps, time.perf_counter() - start
+        nfe += rounds * EM_DRAWS * tools.sampler.steps
+    return Problem(y, A, found), nfe, time.perf_counter() - start
 
 
 def _rms(frames: Tensor) -> float:

@@ -95,11 +95,11 @@ def noise_from_moment_to_moment(Y: Tensor, x: Tensor, first: Stationary, between
     return Varying(heard / (near(weak.to(power)) + WHOLE))
 
 
-def noise_as_heard(Y: Tensor, draws: Tensor, near: Varying) -> Varying:
-    """The geometric mean of what `draws` of the speech, of those who know such noise, leave of `Y`, and of the noise
-    from moment to moment: two witnesses, of which the first hears words in noise it does not know, or noise in words,
-    and the second only what lasts."""
-    return Varying((local(Y - draws).variance * near.variance).sqrt())
+def noise_as_heard(draws: Tensor, near: Varying) -> Varying:
+    """The geometric mean of what `draws` of the noise are, by who knows such noise, and of the noise from moment to
+    moment: two witnesses, of which the first hears words in noise it does not know, or noise in words, and the second
+    only what lasts."""
+    return Varying((local(draws).variance * near.variance).sqrt())
 
 
 def _heard_between_words(Y: Tensor, x: Tensor, first: Stationary) -> tuple[Tensor, Tensor]:

@@ -38,13 +38,16 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     sampler = PRESETS.get(task, ["sampler=diffpir"])
     if any(word.startswith(("sampler=", "recipe=")) for word in chosen):  # which the preset's settings are not for
         sampler = sampler[:1]
-    preset = [*([] if options.prior else [f"prior.name={PRIOR}"]), *sampler, "recipe=speech_${sampler}"]
+    preset = [*([] if options.prior else [f"prior.name={PRIOR}"]), *sampler]
     separating = [f"noise_prior={quoted(from_anywhere(options.noise_prior))}"] if options.noise_prior else []
-    composed = settings([*preset, *separating, *chosen])
+    composed = settings([*preset, "recipe=speech_${sampler}", *separating, *chosen])
     from restore.jobs import Job
     from restore.modalities.speech import FORMATS, list_recordings
+    from restore.priors.enhancer import Enhancer
     from restore.speech_damage import SINGLE, SpeechRequest
 
+    if isinstance(_kit(composed).prior, Enhancer):
+        composed = settings([*preset, "recipe=enhancer_${sampler}", *separating, *chosen])
     request = SpeechRequest(
         settings=composed,
         task=task,
@@ -69,6 +72,16 @@ def run(verb: str, options: argparse.Namespace, argv: list[str]) -> int:
     for error in missing:
         print(f"restore: {error}", file=sys.stderr)
     return do_all([Job(*p) for p in plans], request, options, argv, failed=len(missing), one=recording)
+
+
+def _kit(composed: Record) -> Any:
+    """What the settings name. Raises UsageError."""
+    from restore.errors import InputError
+
+    try:
+        return tools(json.dumps(composed))
+    except (InputError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -100,8 +113,8 @@ def _check_request(request: Any) -> None:
     from restore.speech_records import describe
 
     asked = request.settings["prior"]
+    kit = _kit(request.settings)
     try:
-        kit = tools(json.dumps(request.settings))
         describe(request)
         if request.response is not None:
             room(request.response)

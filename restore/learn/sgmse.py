@@ -23,16 +23,16 @@ from .dsm import DSM
 
 @dataclass(frozen=True, kw_only=True)
 class SGMSE(DSM):
-    """Mean over numbers of `lambda(sigma) (D(x0 + sigma n, sigma; y) - x0)^2`; a batch is `x0` and then `y`, in
-    channels."""
+    """Mean over numbers of `lambda(sigma) (D(x0 + sigma n, sigma; y) - x0)^2`, told as one of the noise `y - x0`; a
+    batch is `x0` and then `y`, in channels. Levels are higher than without `y`, for it is at the highest that what was
+    heard decides."""
 
     needs_recorded_noise: ClassVar[bool] = True
 
-    p_mean: float = 0.0
+    p_mean: float = 1.0
     p_std: float = 1.5
 
     def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
         assert isinstance(denoiser, Enhancer)
         x0, y = batch.x.chunk(2, 1)
-        given = denoiser.given(y)
-        return super().loss(given, batch._replace(x=x0), rng)
+        return super().loss(denoiser.noise_in(y), batch._replace(x=y - x0), rng)

@@ -160,7 +160,7 @@ def learn(
         told = str(data_noise) if isinstance(data_noise, Tweedie) else data_noise
         run |= {"noisy pictures": sum(p.is_floating_point() for p in patches.all), "data_noise": told}
     if isinstance(patches, Mixtures):
-        run |= {"noises": [str(folder) for folder in noises], "noise recordings": len(patches.sounds.all)}
+        run |= {"noises": [str(folder) for folder in noises], "noise recordings": len(patches.sounds)}
     if files is not None:
         run["files"] = files
     if clean:
