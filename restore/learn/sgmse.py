@@ -29,7 +29,7 @@ class SGMSE(DSM):
 
     needs_recorded_noise: ClassVar[bool] = True
 
-    p_mean: float = 1.0
+    p_mean: float = 2.0
     p_std: float = 1.5
 
     def loss(self, denoiser: Denoiser, batch: Batch, rng: torch.Generator) -> Tensor:
