@@ -9,9 +9,9 @@ Given `y`, `(x_t - (1 - e^(-theta t)) y) e^(theta t) = x0 + e^(theta t) sigma_t 
 priors here, at the level `e^(theta t) sigma_t`, in coordinates that move with `y`, and its score is that of this one
 times `e^(theta t)`. So what is learnt is a denoiser like another, of `p(x0 | y)` in place of `p(x0)`. The paper starts
 at `x_T = y + sigma_T n`, which is `y + e^(theta T) sigma_T n` here. That matters: the loudest speech shows through
-noise of any level, and a network takes a start without for silence. So what is drawn is the noise in `y`, of which
-nothing is known at the start: `y - D(y - n_t, sigma; y)` is a prior on it that every sampler draws from, in a problem
-in which nothing was measured.
+noise of the highest level, and a network takes a start without for silence. So what is drawn is the noise in `y`, of
+which nothing is known at the start: `y - D(y - n_t, sigma; y)` is a prior on it that every sampler draws from, in a
+problem in which nothing was measured.
 
 Departures: levels and ladders are those of the other priors, so the drift `theta` and the schedule are gone; frames are
 as they are, with the preconditioning of `SpeechDenoiser`, and only the `y` that the network sees is compressed by the
