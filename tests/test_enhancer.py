@@ -168,12 +168,13 @@ def test_the_loss_is_that_of_the_posterior_given_what_was_heard():
     d = Half(UNet((2,), (8, 8), (1, 1), 16, beside=BESIDE))
     x = heard(1).repeat(4, 1, 1, 1)
 
-    def loss(y):
+    def loss(y, d=d):
         batch = Batch(torch.cat([x, y], 1), torch.zeros(4))
         return SGMSE(p_mean=0.0, p_std=0.0, wide=0.0).loss(d, batch, torch.Generator().manual_seed(0))
 
     assert torch.equal(loss(2 * x), torch.zeros(4))
     torch.testing.assert_close(loss(0 * x), 5 * x.square().mean((1, 2, 3)))  # lambda(1) = (1 + 0.25) / 0.25
+    torch.testing.assert_close(loss(3 * x, Echo()), 5 * (2 * x).square().mean((1, 2, 3)))
     pair = torch.stack([torch.from_numpy(voice()).float(), torch.randn(16_000)])[None]
     scores = validate_enhancer(d, [pair])
     assert scores == {f"at {snr} dB": pytest.approx(snr, abs=0.3) for snr in (0, 5, 10)}
