@@ -33,6 +33,8 @@ FIRST, WHOLE = 5, 10
 STEADY = 125
 # Sounds that noise which is not white is made of.
 RANK = 4
+# Weight of the noise that an enhancer hears, of which that from moment to moment has the rest.
+HEARD = 0.75
 
 
 def pose(prepared: PreparedSpeech, request: SpeechRequest, y: Tensor, span: Span, c: int) -> tuple[Problem, STFT]:
@@ -96,10 +98,10 @@ def noise_from_moment_to_moment(Y: Tensor, x: Tensor, first: Stationary, between
 
 
 def noise_as_heard(draws: Tensor, near: Varying) -> Varying:
-    """The geometric mean of what `draws` of the noise are, by who knows such noise, and of the noise from moment to
+    """A geometric mean of what `draws` of the noise are, by who knows such noise, and of the noise from moment to
     moment: two witnesses, of which the first hears words in noise it does not know, or noise in words, and the second
     only what lasts."""
-    return Varying((local(draws).variance * near.variance).sqrt())
+    return Varying(local(draws).variance**HEARD * near.variance ** (1 - HEARD))
 
 
 def _heard_between_words(Y: Tensor, x: Tensor, first: Stationary) -> tuple[Tensor, Tensor]:
