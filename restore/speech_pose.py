@@ -101,7 +101,7 @@ def noise_as_heard(draws: Tensor, near: Varying) -> Varying:
     """A geometric mean of what `draws` of the noise are, by who knows such noise, and of the noise from moment to
     moment: two witnesses, of which the first hears words in noise it does not know, or noise in words, and the second
     only what lasts."""
-    return Varying(local(draws).variance**HEARD * near.variance ** (1 - HEARD))
+    return Varying(local(draws).variance ** HEARD * near.variance ** (1 - HEARD))
 
 
 def _heard_between_words(Y: Tensor, x: Tensor, first: Stationary) -> tuple[Tensor, Tensor]:

@@ -54,6 +54,14 @@ def heard(seed=0, frames=12):
     return frames_of(x)(x)
 
 
+def test_the_shipped_one_tells_vowels_from_wind():
+    prior, x = load_prior("noises-16k"), torch.from_numpy(voice(2.0)).float()
+    wind = torch.randn(len(x), generator=torch.Generator().manual_seed(0)).cumsum(0) * torch.linspace(0.2, 1, len(x))
+    wind = wind - torch.nn.functional.avg_pool1d(wind[None], 801, 1, 400, count_include_pad=False)[0]
+    found = validate_enhancer(prior, [torch.stack([x / x.std(), wind])[None]])
+    assert found["at 0 dB"] > 6 and found["at 10 dB"] > 13, found
+
+
 def test_what_was_heard_decides_and_without_it_there_is_no_prior():
     d, x, y = enhancer(), heard(5), heard(1)
     noise = d.noise_in(y)
@@ -221,7 +229,7 @@ def test_what_the_enhancer_says_is_what_comes_back(capsys, inside, monkeypatch, 
 
 
 def test_as_a_prior_on_noise_it_has_more_of_a_say():
-    """The logarithm of the variance is three quarters of that of what it leaves, and one of that of the noise near by."""
+    """The logarithm of the variance is three quarters that of what it leaves, and one that of the noise near by."""
     S = STFT(96_000)
     Y = S(torch.randn(1, 1, 96_000, generator=torch.Generator().manual_seed(0)))
     problem, found = Problem(Y, Identity(S.oshape), steady_noise(Y)), {}

@@ -317,8 +317,8 @@ def _speech(p: Parser) -> None:
     p.add_argument("--clip", type=level, metavar="L", help="level of clipping, full scale being 1 (default: found)")
     p.add_argument("--cutoff", type=rate, metavar="HZ", help="where the band ends (default: found)")
     p.add_argument("--response", metavar="FILE", help="a recording of the room's response, for dereverb")
-    p.add_argument("--noise-prior", metavar="PATH", help="the noise is of a kind that this folder knows "
-                   "(`restore learn --speech --noises sounds/`, or --noise-only)")  # fmt: skip
+    p.add_argument("--noise-prior", metavar="NAME|PATH", help="the noise is of a kind that this knows: noises-16k, "
+                   "or a folder (`restore learn --speech --noises sounds/`, or --noise-only)")  # fmt: skip
     _drawing(p)
     p.add_argument("--jobs", type=count, default=1, metavar="N", help="recordings at a time, one thread each")
     p.add_argument("--ref", metavar="TRUTH", help="the clean recording or folder, to print SI-SDR, and PESQ and ESTOI "

@@ -131,7 +131,7 @@ def _check_request(request: Any) -> None:
         name = asked.get("name", "this prior")
         raise UsageError(f"{name} knows one noise level only: choose another")
     if kit.noise_prior is not None and not kit.noise_prior.accepts(FRAMES):
-        cure = "learn one by `restore learn sounds/ --speech --noise-only`"
+        cure = "take noises-16k, or learn one by `restore learn sounds/ --speech --noise-only`"
         raise UsageError(f"{request.settings['noise_prior']} is no prior on sounds: {cure}")
 
 

@@ -30,7 +30,6 @@ from report import write_between
 from restore.audio_metrics import estoi, log_spectral_distance, pesq, si_sdr
 from restore.beside import RECORD, sample
 from restore.cli import main as restore_command
-from restore.priors.store import find_prior, shipped_priors
 
 RATE = 16_000
 SNRS = (-5, 0, 5, 10, 15)
@@ -249,7 +248,7 @@ def main() -> None:
     parser.add_argument("--noise", default="noise/test", help="noises, in it")
     parser.add_argument("--prior", default="speech-16k")
     parser.add_argument("--noise-prior", help="folder of a prior on noises, for another row")
-    parser.add_argument("--enhancer", help="folder of what `restore learn --speech --noises` wrote, for other rows")
+    parser.add_argument("--enhancer", default="noises-16k", help="what `restore learn --speech --noises` wrote")
     parser.add_argument("--cases", help="comma-separated beginnings of their names: noise, gap_20, clip, band, room")
     parser.add_argument("--files", type=int, help="recordings, for a quick look")
     parser.add_argument("--work", type=Path, default=Path("outputs/bench/speech"))
@@ -258,21 +257,18 @@ def main() -> None:
 
     clean = recordings(args.data / args.speech)[: args.files]
     noises = [read(path) for path in recordings(args.data / args.noise)]
-    prior = args.prior if args.prior in shipped_priors() else str(find_prior(args.prior).absolute())
     args.work.mkdir(parents=True, exist_ok=True)
     response, room = simulated_room(), (args.work / "room.wav").absolute()
     soundfile.write(room, response, RATE, subtype="FLOAT")
     learnt = {"restore speech, noise learnt": ["--noise-prior", args.noise_prior]} if args.noise_prior else {}
-    if args.enhancer:
-        folder = str(find_prior(args.enhancer).absolute())
-        learnt["restore speech, noise as SGMSE+ hears it"] = ["--noise-prior", folder]
-        learnt["SGMSE+, supervised"] = ["--prior", folder]
+    learnt["restore speech, noise as SGMSE+ hears it"] = ["--noise-prior", args.enhancer]
+    learnt["SGMSE+, supervised"] = ["--prior", args.enhancer]
     parts = []
     for case in cases(noises, response, room):
         if args.cases is None or case.name.startswith(tuple(args.cases.split(","))):
             forms = {"restore speech": [], **(learnt if not case.options else {})}
             files = clean[:FEW] if case.options else clean
-            parts.append(table(case, run(case, files, args.work, prior, forms)))
+            parts.append(table(case, run(case, files, args.work, args.prior, forms)))
             print(parts[-1], flush=True)
     if args.write:
         write_between(args.write, "speech", "\n" + "\n".join(parts))
