@@ -10,7 +10,8 @@ pytest.importorskip("soundfile")
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 
 import classical_speech as classical
-from speech import clip_level, emptied, gaps, narrow, noisy, scored
+import soundfile
+from speech import clip_level, dense, emptied, gaps, narrow, noisy, read, scored
 from speech_parts import voice
 
 RATE = 16_000
@@ -54,6 +55,21 @@ def test_declipping_finds_peaks_beyond_the_level_and_keeps_what_was_measured():
     found, clipped = classical.declipped(y, level * (1 - 1e-6)), np.abs(y) >= level * (1 - 1e-6)
     np.testing.assert_allclose(found[~clipped], y[~clipped], atol=1e-9)
     assert (np.abs(found[clipped]) >= level * (1 - 1e-5)).all() and rms(found - x) < 0.5 * rms(y - x)
+
+
+def test_long_pauses_are_cut_and_recordings_joined(tmp_path):
+    t = np.arange(RATE) / RATE
+    tones = [0.01 * k * np.sin(2 * np.pi * 200 * k * t) for k in (1, 3)]
+    for k, tone in enumerate(tones):
+        x = np.concatenate([np.zeros(RATE), tone, 1e-5 * tone, tone, np.zeros(RATE // 10)])
+        soundfile.write(tmp_path / f"{k}.wav", x, RATE, subtype="DOUBLE")
+    paths = dense([tmp_path / "0.wav", tmp_path / "1.wav"], tmp_path / "dense")
+    found = [read(path) for path in paths]
+    whole, rest = 2 * RATE, RATE // 10
+    for x in found:  # of each: two tones, the pause between down to two rests, one before, one after
+        assert len(x) == 2 * (whole + 4 * rest)
+    assert rms(found[0][rest : rest + RATE]) == pytest.approx(rms(found[0][-rest - RATE : -rest]), rel=1e-6)
+    np.testing.assert_array_equal(found[0], np.roll(found[1], len(found[1]) // 2))
 
 
 def test_a_known_room_is_inverted():

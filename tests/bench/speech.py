@@ -8,6 +8,11 @@ noise. Ours go through the command `restore speech`, file after file; scores of 
 stand apart from those of their mean, and the time is that of all of them. What is scored lies in a folder, one row a
 file in `results.jsonl`; a run that was stopped goes on. Spectral gating, PESQ and ESTOI are there if `noisereduce`,
 `pesq` and `pystoi` are installed.
+
+The same tables of validation speakers in noises of the training set, which `noises-16k` has heard, to choose the
+constants of the unsupervised form by:
+
+    python tests/bench/speech.py --speech speech/validation --noise noise/train --dense --cases noise
 """
 
 from __future__ import annotations
@@ -38,6 +43,8 @@ CLIPPED = (3, 10)  # dB, of what is left to what was cut off
 BAND = 4000  # Hz
 DRAWS = 4
 FEW = 12  # recordings, where there is no noise
+PAUSE = 0.005  # of the mean power of a recording
+LOUDNESS = 0.05**2  # of recordings that are joined
 REVERBERATION = 0.4  # s until a room is 60 dB quieter
 Row = dict[str, Any]
 
@@ -50,6 +57,25 @@ def read(path: Path) -> np.ndarray:
     x, rate = soundfile.read(path, dtype="float64")
     assert rate == RATE and x.ndim == 1, f"{path}: one channel of {RATE} Hz is wanted"
     return x
+
+
+def dense(paths: list[Path], folder: Path) -> list[Path]:
+    """Recordings in `folder`, each followed by the next one as loud as itself, with short pauses only: commands to a
+    device rest for two thirds of the time, and tell more of the noise than sentences that are read."""
+    folder.mkdir(exist_ok=True)
+    found = [without_pauses(read(path)) for path in paths]
+    found = [x * np.sqrt(LOUDNESS / np.square(x).mean()) for x in found]
+    for path, x, after in zip(paths, found, found[1:] + found[:1], strict=True):
+        soundfile.write(folder / f"{path.stem}.wav", np.concatenate([x, after]), RATE, subtype="FLOAT")
+    return [folder / f"{path.stem}.wav" for path in paths]
+
+
+def without_pauses(x: np.ndarray, rest: float = 0.1) -> np.ndarray:
+    """What is further than `rest` seconds from all that is loud is cut, in blocks of 10 ms."""
+    blocks = x[: len(x) // (RATE // 100) * (RATE // 100)].reshape(-1, RATE // 100)
+    power = np.square(blocks).mean(1)
+    near = np.convolve(power > PAUSE * power.mean(), np.ones(2 * round(100 * rest) + 1), "same") > 0
+    return blocks[near].ravel()
 
 
 @dataclass(frozen=True)
@@ -246,6 +272,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with speech/ and noise/")
     parser.add_argument("--speech", default="speech/test", help="clean recordings, in it")
     parser.add_argument("--noise", default="noise/test", help="noises, in it")
+    parser.add_argument("--dense", action="store_true", help="two recordings in one, long pauses cut")
     parser.add_argument("--prior", default="speech-16k")
     parser.add_argument("--noise-prior", help="folder of a prior on noises, for another row")
     parser.add_argument("--enhancer", default="noises-16k", help="what `restore learn --speech --noises` wrote")
@@ -258,6 +285,7 @@ def main() -> None:
     clean = recordings(args.data / args.speech)[: args.files]
     noises = [read(path) for path in recordings(args.data / args.noise)]
     args.work.mkdir(parents=True, exist_ok=True)
+    clean = dense(clean, args.work / "dense") if args.dense else clean
     response, room = simulated_room(), (args.work / "room.wav").absolute()
     soundfile.write(room, response, RATE, subtype="FLOAT")
     learnt = {"restore speech, noise learnt": ["--noise-prior", args.noise_prior]} if args.noise_prior else {}
