@@ -64,14 +64,14 @@ def bars(rows: list[Row]) -> str:
         for family, least in (("classical", 1.0), ("deepinv", 0.0)):
             if family in best:
                 gain = best["ours"][0] - best[family][0]
-                line += f"; {gain:+.2f} dB over {best[family][1]}, bar {least:+.0f}: {_verdict(gain >= least)}"
+                line += f"; {gain:+.2f} dB over {best[family][1]}, bar {least:+.0f}: {verdict(gain >= least)}"
         fits = [_mean(g, "fit") for g in groups.values() if g[0]["family"] == "ours" and g[0]["draws"] == 1]
         line += f"; data fit of draws {min(fits):.2f} to {max(fits):.2f}, bar 0.9 to 1.1: "
-        lines.append(line + _verdict(min(fits) >= 0.9 and max(fits) <= 1.1))
+        lines.append(line + verdict(min(fits) >= 0.9 and max(fits) <= 1.1))
     return "\n".join(lines) + "\n"
 
 
-def _verdict(met: bool) -> str:
+def verdict(met: bool) -> str:
     return "met" if met else "MISSED"
 
 
