@@ -46,7 +46,9 @@ FEW = 12  # recordings, where there is no noise
 PAUSE = 0.005  # of the mean power of a recording
 LOUDNESS = 0.05**2  # of recordings that are joined
 BARRED = ("noise_0", "noise_5", "noise_10")  # where SI-SDR has to lead by more than nothing
-NAMES = {"si_sdr": "SI-SDR (dB)", "pesq": "PESQ", "estoi": "ESTOI"}
+SCORES = {"si_sdr": ("SI-SDR (dB)", 2), "pesq": ("PESQ", 3), "estoi": ("ESTOI", 3)}  # that have a bar, and their digits
+HEADS = " | ".join(name for name, _ in SCORES.values())
+HELD = f"| | | over | {HEADS} | below what was measured |\n|---|---|---|{'--:|' * len(SCORES)}---|"
 REVERBERATION = 0.4  # s until a room is 60 dB quieter
 Row = dict[str, Any]
 
@@ -270,26 +272,25 @@ def table(case: Case, rows: list[Row]) -> str:
 
 
 def bars(case: Case, rows: list[Row]) -> list[str]:
-    """The means of our draws against the classical method of the best SI-SDR, and against what was measured: the mean
-    of the differences, file by file, and its standard error."""
+    """Rows of a table: the means of our draws against the classical method of the best SI-SDR (the mean of the
+    differences, file by file, and its standard error), and where they are below what was measured."""
 
     def gain(mine: str, other: str, score: str) -> tuple[float, float]:
         one, two = ({row["file"]: row[score] for row in rows if row["method"] == m} for m in (mine, other))
         gains = [one[file] - two[file] for file in one]
         return fmean(gains), pstdev(gains) / max(1, len(gains) - 1) ** 0.5
 
-    scores = [score for score in ("si_sdr", "pesq", "estoi") if all(np.isfinite(row[score]) for row in rows)]
+    known = [score for score in SCORES if all(np.isfinite(row[score]) for row in rows)]
     best = max(case.methods, key=lambda method: gain(method, "measured", "si_sdr")[0])
     lines = []
     for mine in dict.fromkeys(row["method"] for row in rows if row["method"].endswith(f"mean of {DRAWS}")):
         least = {"si_sdr": 1.0 if mine.startswith("**restore speech**") else 2.0} if case.name in BARRED else {}
-        line = f"- {case.title}: {mine}, over {best}: "
-        for score in scores:
-            mean, error = gain(mine, best, score)
-            bar = least.get(score, 0.0)
-            line += f"{NAMES[score]} {mean:+.3g} ± {error:.2g}, bar {bar:g}: {verdict(mean >= bar)}; "
-        below = [NAMES[score] for score in scores if gain(mine, "measured", score)[0] < 0]
-        lines.append(f"{line}below what was measured: {', '.join(below) or 'nothing'}")
+        cells = dict.fromkeys(SCORES, "")
+        for score in known:
+            (mean, error), (_, digits), bar = gain(mine, best, score), SCORES[score], least.get(score, 0.0)
+            cells[score] = f"{mean:+.{digits}f} ± {error:.{digits}f}, bar {bar:g}: {verdict(mean >= bar)}"
+        below = ", ".join(SCORES[score][0] for score in known if gain(mine, "measured", score)[0] < 0)
+        lines.append(f"| {case.title} | {mine} | {best} | {' | '.join(cells.values())} | {below} |")
     return lines
 
 
@@ -317,7 +318,7 @@ def main() -> None:
     learnt = {"restore speech, noise learnt": ["--noise-prior", args.noise_prior]} if args.noise_prior else {}
     learnt["restore speech, noise as SGMSE+ hears it"] = ["--noise-prior", args.enhancer]
     learnt["SGMSE+, supervised"] = ["--prior", args.enhancer]
-    parts, held = [], []
+    parts, held = [], [HELD]
     for case in cases(noises, response, room):
         if args.cases is None or case.name.startswith(tuple(args.cases.split(","))):
             forms = {"restore speech": [], **(learnt if not case.options else {})}
