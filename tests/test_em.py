@@ -81,7 +81,7 @@ def test_em_with_exact_draws_reaches_the_likeliest_noise(name):
     best = likeliest(P, D)
     assert best == pytest.approx(SIGMA, rel=0.3)  # so many data say no more
     start = replace(P, noise=Gaussian(2 * SIGMA))
-    history = fit_noise(start, D, Exact(), rounds=15, num_samples=10)
+    history = fit_noise(start, D, Exact(), rounds=15, num_samples=40)
     assert len(history) == 16 and history[0] == start.noise
     assert history[-1].sigma == pytest.approx(best, rel=0.04)
     fooled = fit_noise(start, D, Exact(mean=True), rounds=15, num_samples=1)

@@ -65,6 +65,21 @@ def test_a_sampler_keeps_its_claim(name, prior_name, operator_name):
         assert abs(value - pinned) <= 0.02 * pinned + 0.01, f"{statistic} was {pinned}, is {value:.3f}"
 
 
+def test_draws_are_the_same_whichever_eigenvectors_a_processor_finds():
+    P, D = problem("mixture", "blur", SIZE)
+    x, posterior = D.sample(Draws(3, range(50))), D.posterior(P)
+
+    def drawn() -> list[Tensor]:
+        expected = exactness(x, posterior, sets=2).coverage.expected
+        return [D.sample(Draws(4)), D.covariance(x, 0.3).sample(Draws(5, range(50)), x), torch.tensor(expected)]
+
+    first = drawn()
+    for prior in (D, posterior):
+        prior.eigenvectors *= torch.randint(2, prior.eigenvalues.shape)[:, None] * 2 - 1
+    for a, b in zip(drawn(), first, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
 @each_problem
 def test_the_uncertainty_of_the_default_can_be_believed(prior_name, operator_name):
     """In 50 calls: mean within 0.1 sd of exact draws, variance within 5 %, coverage within 2 points, mode weights

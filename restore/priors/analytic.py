@@ -110,7 +110,9 @@ class GaussianMixture(Denoiser):
         def one(g: torch.Generator, _: int) -> Tensor:
             k = int(torch.multinomial(self.weights, 1, generator=g))
             n = torch.randn(self.eigenvalues.shape[1], generator=g, dtype=torch.float64)
-            return self.means[k] + (self.eigenvectors[k] @ (self.eigenvalues[k].sqrt() * n)).reshape(shape)
+            # The symmetric root is the same on any processor; eigenvectors of equal eigenvalues are not.
+            Q = self.eigenvectors[k]
+            return self.means[k] + (Q @ (self.eigenvalues[k].sqrt() * (Q.T @ n))).reshape(shape)
 
         return rng.each(one)
 

@@ -360,6 +360,7 @@ class Mixture(Covariance):
         """A draw of each component in proportion to the root of its weight: the covariance, not the shape, is right."""
         K, n = self.deviations.shape[0], self.deviations.shape[-1]
         along, apart = rng.normal((K, n), like), rng.normal((K,), like)  # (B, K, n), (B, K)
-        within = (along.transpose(0, 1) * self.eigenvalues.sqrt()) @ self.Q.mT  # (K, B, n)
+        # Through the symmetric root, which is the same on any processor: eigenvectors of equal eigenvalues are not.
+        within = ((along.transpose(0, 1) @ self.Q) * self.eigenvalues.sqrt()) @ self.Q.mT  # (K, B, n)
         each = within + self.deviations * apart.T[..., None]
         return torch.einsum("kb,kbn->bn", self.weights.sqrt(), each).reshape(like.shape)

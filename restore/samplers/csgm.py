@@ -15,7 +15,8 @@ with `alpha = step_size sigma^2` and `gamma = ||A|| sigma`, the noise of `A x`.
 Claim: not exact. At each level the chain draws from the prior at that level times a likelihood widened by its noise,
 which is not the law of `x_t` given `y` wherever the prior knows more; as levels and repeats grow the last one
 decides, which is the posterior blurred by its `sigma`. With few repeats what the data and the prior leave open to `s`
-is no longer moved once `sigma` is far below `s`, and keeps the width of the level where it came to rest.
+is no longer moved once `sigma` is far below `s`, and keeps the width of the level where it came to rest. Where data
+leave several signals open (`x^2` two signs), it may rest at one that the prior holds unlikely.
 
 Departures: `gamma` is not tuned (the released code rescales the data term to a multiple of the norm of the score
 instead); any operator with a gradient and any noise, with the data term `grad log p(y | A x) / (1 + sigma^2 L)`, `L`

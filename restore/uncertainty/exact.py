@@ -136,5 +136,5 @@ def _exact_draws(posterior: GaussianMixture, count: int, g: torch.Generator) -> 
     n = torch.randn(count, posterior.eigenvalues.shape[1], generator=g, dtype=torch.float64)
     out = torch.empty_like(n)
     for j, (Q, lam) in enumerate(zip(posterior.eigenvectors, posterior.eigenvalues, strict=True)):
-        out[k == j] = (n[k == j] * lam.sqrt()) @ Q.T
+        out[k == j] = ((n[k == j] @ Q) * lam.sqrt()) @ Q.T
     return posterior.means[k] + out.reshape(count, *posterior.means.shape[1:])
