@@ -190,7 +190,7 @@ def test_em_around_a_sampler_gets_as_far_as_around_exact_draws():
     D, true = frames(shape), Stationary(SPECTRUM)
     P = Problem(true.sample(D.sample(Draws(7)), Draws(8)), Identity(shape), Stationary(SPECTRUM.mean().expand(4)))
     exact, found = (
-        [log_evidence(P, D, noise) for noise in fit_noise(P, D, sampler, rounds=4, num_samples=8)]
+        [log_evidence(P, D, noise) for noise in fit_noise(P, D, sampler, rounds=4, num_samples=32)]
         for sampler in (Exact(), MomentMatching(steps=15))
     )
     assert found[-1] > found[0] + 10 and abs(found[-1] - exact[-1]) < 0.1 * (exact[-1] - exact[0]), (exact, found)
