@@ -60,7 +60,8 @@ def load_prior(name: str | Path, *, noise: bool = False) -> Denoiser:
         raise InputError(folder / CONFIG, seen, "network, denoiser and units", cure) from error
     if config.get("noise", False) != noise and not isinstance(denoiser, Enhancer):  # which is both
         kinds = ("a prior on pictures", "a prior on noise")
-        cure = "learn one by `restore learn recordings/ --noise-only`" if noise else "give it as --noise-prior"
+        learn = "learn one by `restore learn recordings/ --noise-only` (of sounds with --speech)"
+        cure = learn if noise else "give it as --noise-prior"
         raise InputError(folder, kinds[not noise], kinds[noise], cure)
     weights = read_weights(folder / WEIGHTS)
     check_fit(weights, denoiser.state_dict(), folder)
